@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT
+// The contract between a caller and a kernel: plain structs. The caller owns all memory, for the duration of the call.
+//
+// Legend: T time, B batch, I input, H hidden, P output of a step (= H, or the LSTM's proj_size), G gates, D directions,
+// S source length, A attention size, C context size, V vocabulary, K picks a row, N valid (time, row) pairs.
+//
+// "dtype" tensors have the element type `dtype`. "state" tensors are float64 for float64 and float32 for all others.
+// Inputs may alias each other; an output aliases nothing unless its comment says so. Strides are in elements.
+#pragma once
+
+#include <cstdint>
+
+#include "common/dtype.h"
+
+namespace seq2seq_ext::kernels {
+
+enum class Cell : int { kLstm, kGru, kRnnTanh, kRnnRelu };
+
+constexpr int64_t num_gates(Cell cell) { return cell == Cell::kLstm ? 4 : cell == Cell::kGru ? 3 : 1; }
+
+// Values a cell keeps per unit and step for its backward: LSTM i, f, g, o; GRU r, z, n, W_hn h + b_hn; RNN h.
+// (The LSTM keeps its cell state besides, in `saved_cells`.)
+constexpr int64_t num_saved(Cell cell) { return cell == Cell::kLstm || cell == Cell::kGru ? 4 : 1; }
+
+constexpr int kMaxDirections = 2;
+
+// Parameters of one direction of one layer, laid out as torch.nn lays them out (LSTM i, f, g, o; GRU r, z, n).
+struct RecurrentWeights {
+  const void* w_ih = nullptr;  // (G*H, I) dtype
+  const void* w_hh = nullptr;  // (G*H, P) dtype
+  const void* b_ih = nullptr;  // (G*H) dtype; null: no bias (then b_hh is null, too)
+  const void* b_hh = nullptr;  // (G*H) dtype
+  const void* w_hr = nullptr;  // (P, H) dtype; LSTM with projection only, else null and P == H
+};
+
+struct RecurrentWeightGrads {
+  void* w_ih = nullptr;  // shapes as above, dtype; each may be null: not wanted
+  void* w_hh = nullptr;
+  void* b_ih = nullptr;
+  void* b_hh = nullptr;
+  void* w_hr = nullptr;
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Sequence: one layer, one or two directions, all time steps.
+//
+// Row b takes part in its first lengths[b] steps. A reverse direction runs from lengths[b] - 1 down to 0. y is zero from
+// lengths[b] on; h_n and c_n are the states after the last valid step (h0 and c0 where lengths[b] == 0).
+
+struct SequenceShape {
+  Cell cell;
+  DType dtype;
+  int64_t T, B, I, H, P;
+  int directions;                    // 1 or 2
+  bool reverse[kMaxDirections];      // per direction
+  const int64_t* lengths = nullptr;  // (B), each in [0, T]; null: all T
+};
+
+struct SequenceForwardParams {
+  SequenceShape shape;
+  const void* x;  // (T, B, I) dtype, last dimension contiguous
+  int64_t x_stride_t, x_stride_b;
+  void* y;  // (T, B, D*P) dtype, last dimension contiguous; direction d writes columns [d*P, (d+1)*P)
+  int64_t y_stride_t, y_stride_b;
+
+  struct Direction {
+    RecurrentWeights weights;
+    const void* h0;                // (B, P) dtype
+    const void* c0 = nullptr;      // (B, H) state; LSTM only
+    void* h_n;                     // (B, P) dtype
+    void* c_n = nullptr;           // (B, H) state; LSTM only
+    void* saved_gates = nullptr;   // (T*B, num_saved*H) dtype, opaque, for the backward; null: inference
+    void* saved_cells = nullptr;   // (T*B, H) state, LSTM only, opaque; null: inference
+  } direction[kMaxDirections];
+};
+
+struct SequenceBackwardParams {
+  SequenceShape shape;  // as given to the forward
+  const void* x;        // (T, B, I) dtype, last dimension contiguous
+  int64_t x_stride_t, x_stride_b;
+  const void* y;  // (T, B, D*P) dtype: the forward's output
+  int64_t y_stride_t, y_stride_b;
+  const void* dy;  // (T, B, D*P) dtype, last dimension contiguous; null: zero. Values past a row's length are ignored.
+  int64_t dy_stride_t, dy_stride_b;
+  void* dx;  // (T, B, I) dtype, contiguous, summed over directions, zero past a row's length; null: not wanted
+
+  struct Direction {
+    RecurrentWeights weights;
+    const void* h0;                     // (B, P) dtype
+    const void* c0 = nullptr;           // (B, H) state
+    const void* dh_n = nullptr;         // (B, P) dtype; null: zero
+    const void* dc_n = nullptr;         // (B, H) state; null: zero
+    const void* saved_gates;            // from the forward
+    const void* saved_cells = nullptr;  // from the forward
+    void* dh0 = nullptr;                // (B, P) dtype; null: not wanted
+    void* dc0 = nullptr;                // (B, H) state; null: not wanted
+    RecurrentWeightGrads grads;
+  } direction[kMaxDirections];
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Step: one layer, one direction, one time step, no gradient. Row b's result depends on row b alone, bit for bit.
+
+struct StepParams {
+  Cell cell;
+  DType dtype;
+  int64_t B, I, H, P;
+  RecurrentWeights weights;
+  const void* x;            // (B, I) dtype, rows x_stride_b apart
+  int64_t x_stride_b;
+  const void* h;            // (B, P) dtype, contiguous
+  const void* c = nullptr;  // (B, H) state, contiguous; LSTM only
+  void* h_out;              // (B, P) dtype, contiguous; must not alias h
+  void* c_out = nullptr;    // (B, H) state, contiguous; may alias c
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Attention step: q = w_query @ query (or query itself), score[s] = scale * q . keys[s]  (kDot)
+//                 or v . tanh(q + keys[s])  (kAdditive); weights = softmax over s < lengths; context = weights @ values.
+// Row b's result depends on row b alone, bit for bit, and not on S beyond lengths[b].
+
+enum class AttentionScore : int { kDot, kAdditive };
+
+struct AttentionStepParams {
+  AttentionScore score;
+  DType dtype;
+  int64_t B, Q, A, S, C;
+  float scale;                    // kDot only
+  const void* query;              // (B, Q) dtype, contiguous
+  const void* w_query = nullptr;  // (A, Q) dtype, contiguous; null: Q == A
+  const void* v = nullptr;        // (A) dtype; kAdditive only
+  const void* keys;               // (B, S, A) dtype, last dimension contiguous
+  int64_t keys_stride_b, keys_stride_s;
+  const void* values;  // (B, S, C) dtype, last dimension contiguous
+  int64_t values_stride_b, values_stride_s;
+  const int64_t* lengths = nullptr;  // (B), each in [0, S]; null: all S. Length 0: context and weights are zero.
+  void* context;                     // (B, C) dtype, contiguous
+  void* weights;                     // (B, S) dtype, contiguous; zero past a row's length
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Vocabulary pick: the K largest of log_softmax(weight @ hidden + bias), without writing (B, V) anything.
+// Sorted by descending probability; ties go to the lowest index. A row whose logits hold a NaN, or whose logits are all
+// -inf, yields log-probability NaN and indices 0 .. K-1. Row b's result depends on row b alone, bit for bit.
+
+struct VocabPickParams {
+  DType dtype;
+  int64_t B, H, V, K;          // 1 <= K <= V
+  const void* hidden;          // (B, H) dtype, contiguous
+  const void* weight;          // (V, H) dtype, contiguous
+  const void* bias = nullptr;  // (V) dtype
+  void* log_probs;             // (B, K) state
+  int64_t* indices;            // (B, K)
+};
+
+}  // namespace seq2seq_ext::kernels
