@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+"""What every test gets: fixed seeds, few threads, and `cuda` tests skipped on a machine without a GPU."""
+
+import os
+
+# Before torch is imported: two OpenMP pools of one thread a core each would fight for the cores of a small machine.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import pytest
+import torch
+
+SEED = 20260101
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if "cuda" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Fresh random inputs in every test, the same ones in every run."""
+    torch.manual_seed(SEED)
+
+
+@pytest.fixture(autouse=True)
+def _threads_restored():
+    """A test may set the number of threads; the next one does not see it."""
+    threads = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
