@@ -1,0 +1,456 @@
+# SPDX-License-Identifier: MIT
+"""The functional API: recurrent sequences, single steps, and the two halves of a decode step.
+
+Each function checks its arguments and runs the compiled kernel for the tensors' device; without one
+it runs its namesake in :mod:`seq2seq_ext.reference` (``seq2seq_ext.backend_info()`` says which).
+
+Legend: T time, B batch, I input, H hidden, P output of a step (= H, or the LSTM's projection), G
+    gates (LSTM 4, GRU 3, RNN 1), D directions, S source length, Q query, A attention size, C
+    context size, V vocabulary.
+
+Dtypes: float32, float64, bfloat16, and float16 (which the CPU computes in float32). All floating
+    arguments share one dtype, except the LSTM's cell state, which may also be float32 beside 16-bit
+    tensors; it comes back in the dtype it was given in. Sums are float32 (float64 for float64), and
+    so is the cell state from step to step. Under ``torch.autocast`` the tensors are cast to the
+    autocast dtype; the cell state stays as given.
+
+Bad input raises ValueError, which names the argument, what was expected and what came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import _backend, _checks, reference
+
+_HAVE_CPU = _backend.available("cpu")
+_HAVE_CUDA = _backend.available("cuda")
+if _HAVE_CPU:
+    from ._registration import kernels
+
+__all__ = [
+    "attention_step",
+    "gru_sequence",
+    "gru_step",
+    "lstm_sequence",
+    "lstm_step",
+    "rnn_sequence",
+    "rnn_step",
+    "vocab_pick",
+]
+
+
+# --------------------------------------------------------------------------------------------------
+# Routing. A decoder calls these once a step: the plain path is a few attribute reads.
+
+
+def _has_kernel(x: Tensor) -> bool:
+    if (x.is_cpu and _HAVE_CPU) or (x.is_cuda and _HAVE_CUDA) or (x.is_meta and _HAVE_CPU):
+        return True
+    # Warns once, or raises if SEQ2SEQ_EXT_STRICT is set. (Dynamo cannot trace a warning.)
+    return not torch.compiler.is_compiling() and _backend.use_library(x.device.type)
+
+
+def _needs_grad(x: Tensor, h: Tensor, weights: Sequence[Tensor], c: Tensor | None = None) -> bool:
+    if not torch.is_grad_enabled():
+        return False
+    if x.requires_grad or h.requires_grad or (c is not None and c.requires_grad):
+        return True
+    return any(w.requires_grad for w in weights)
+
+
+def _must_cast(x: Tensor) -> bool:
+    """Whether autocast is on, or x is float16 on the CPU."""
+    return torch.is_autocast_enabled(x.device.type) or (x.dtype == torch.float16 and x.is_cpu)
+
+
+def _cast_dtypes(x: Tensor) -> tuple[torch.dtype, torch.dtype]:
+    """The dtypes to compute in and to return."""
+    device = x.device.type
+    result = x.dtype
+    # As in torch's own autocast, float64 and integers are left alone.
+    if torch.is_autocast_enabled(device) and result in _CASTABLE:
+        result = torch.get_autocast_dtype(device)
+    compute = torch.float32 if result == torch.float16 and device == "cpu" else result
+    return compute, result
+
+
+_CASTABLE = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.dtype in _CASTABLE else tensor
+
+
+def _cast_cell(c: Tensor, dtype: torch.dtype) -> Tensor:
+    """The cell state is taken in `dtype` and in the state dtype; anything else becomes the
+    latter."""
+    return c if c.dtype == dtype else _cast(c, reference.state_dtype(dtype))
+
+
+def _without_autocast(x: Tensor) -> torch.autocast:
+    return torch.autocast(x.device.type, enabled=False)
+
+
+# --------------------------------------------------------------------------------------------------
+# Sequences.
+
+
+def lstm_sequence(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weights: Sequence[Tensor],
+    *,
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One LSTM layer over a whole sequence, in one or both directions.
+
+    Differentiable twice in x, h0, c0 and the weights. For its backward it keeps, per direction and
+    time step, 4 H values of x's dtype and H of the state dtype for each row: 20 B H bytes in
+    float32, 12 B H in bfloat16. It keeps nothing where no gradient is needed. The second derivative
+    recomputes the sequence through `reference`.
+
+    Args:
+        x: (T, B, I), T >= 1. Any strides; no copy is made as long as the last dimension is
+            contiguous.
+        h0: (D, B, P), D 1 or 2.
+        c0: (D, B, H), x's dtype or the state dtype.
+        weights: for each direction, the forward one first, the tensors of ``torch.nn.LSTM``: w_ih
+            (4H, I),
+            w_hh (4H, P), then unless without bias b_ih (4H) and b_hh (4H), then if P != H w_hr (P,
+            H).
+        lengths: (B,) int64 on x's device, 0 <= length <= T, in any order; None: all T.
+        reverse: run the only direction backwards (D = 1). The second direction of two always runs
+            backwards.
+
+    Returns:
+        y (T, B, D*P), zero past each row's length; h_n (D, B, P) and c_n (D, B, H) after each row's
+        last step. A reverse direction starts at each row's own end.
+
+    Raises:
+        ValueError: an argument's shape, dtype, device or value does not fit.
+    """
+    if _must_cast(x):
+        compute, result = _cast_dtypes(x)
+        if x.dtype == result:  # no autocast to mend a mix of dtypes: see it before it is cast away
+            _checks.sequence("lstm", x, h0, c0, weights, lengths, reverse)
+        with _without_autocast(x):
+            y, h_n, c_n = lstm_sequence(
+                _cast(x, compute),
+                _cast(h0, compute),
+                _cast_cell(c0, compute),
+                [_cast(w, compute) for w in weights],
+                lengths=lengths,
+                reverse=reverse,
+            )
+        return y.to(result), h_n.to(result), c_n.to(c0.dtype)
+    if _has_kernel(x):
+        save = _needs_grad(x, h0, weights, c0)
+        return kernels.lstm_sequence(x, h0, c0, weights, lengths, reverse, save)[:3]
+    _checks.sequence("lstm", x, h0, c0, weights, lengths, reverse)
+    _checks.lengths_values(lengths, x.shape[0])
+    return reference.lstm_sequence(x, h0, c0, weights, lengths=lengths, reverse=reverse)
+
+
+def gru_sequence(
+    x: Tensor,
+    h0: Tensor,
+    weights: Sequence[Tensor],
+    *,
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """One GRU layer over a whole sequence, in one or both directions.
+
+    As :func:`lstm_sequence`, without a cell state or a projection: weights w_ih (3H, I), w_hh (3H,
+    H) and unless without bias b_ih (3H), b_hh (3H). Its backward keeps 4 H values of x's dtype per
+    direction, row and time step.
+
+    Returns:
+        y (T, B, D*H), zero past each row's length; h_n (D, B, H).
+
+    Raises:
+        ValueError: an argument's shape, dtype, device or value does not fit.
+    """
+    if _must_cast(x):
+        compute, result = _cast_dtypes(x)
+        if x.dtype == result:
+            _checks.sequence("gru", x, h0, None, weights, lengths, reverse)
+        with _without_autocast(x):
+            y, h_n = gru_sequence(
+                _cast(x, compute),
+                _cast(h0, compute),
+                [_cast(w, compute) for w in weights],
+                lengths=lengths,
+                reverse=reverse,
+            )
+        return y.to(result), h_n.to(result)
+    if _has_kernel(x):
+        save = _needs_grad(x, h0, weights)
+        return kernels.gru_sequence(x, h0, weights, lengths, reverse, save)[:2]
+    _checks.sequence("gru", x, h0, None, weights, lengths, reverse)
+    _checks.lengths_values(lengths, x.shape[0])
+    return reference.gru_sequence(x, h0, weights, lengths=lengths, reverse=reverse)
+
+
+def rnn_sequence(
+    x: Tensor,
+    h0: Tensor,
+    weights: Sequence[Tensor],
+    *,
+    nonlinearity: str = "tanh",
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """One Elman RNN layer over a whole sequence, in one or both directions.
+
+    As :func:`gru_sequence`, with weights w_ih (H, I), w_hh (H, H), b_ih (H), b_hh (H) and
+    `nonlinearity` "tanh" or "relu". Its backward keeps H values of x's dtype per direction, row and
+    time step.
+
+    Returns:
+        y (T, B, D*H), zero past each row's length; h_n (D, B, H).
+
+    Raises:
+        ValueError: an argument's shape, dtype, device or value does not fit.
+    """
+    relu = _checks.nonlinearity_is_relu(nonlinearity)
+    if _must_cast(x):
+        compute, result = _cast_dtypes(x)
+        if x.dtype == result:
+            _checks.sequence("rnn", x, h0, None, weights, lengths, reverse)
+        with _without_autocast(x):
+            y, h_n = rnn_sequence(
+                _cast(x, compute),
+                _cast(h0, compute),
+                [_cast(w, compute) for w in weights],
+                nonlinearity=nonlinearity,
+                lengths=lengths,
+                reverse=reverse,
+            )
+        return y.to(result), h_n.to(result)
+    if _has_kernel(x):
+        save = _needs_grad(x, h0, weights)
+        return kernels.rnn_sequence(x, h0, weights, lengths, relu, reverse, save)[:2]
+    _checks.sequence("rnn", x, h0, None, weights, lengths, reverse)
+    _checks.lengths_values(lengths, x.shape[0])
+    return reference.rnn_sequence(
+        x, h0, weights, nonlinearity=nonlinearity, lengths=lengths, reverse=reverse
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# Steps. Their kernels carry no autograd: where a gradient is needed they run as a sequence of one.
+
+
+def lstm_step(x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """One step of an LSTM cell. A row's result does not depend, bit for bit, on the other rows.
+
+    Args:
+        x: (B, I).
+        h: (B, P).
+        c: (B, H), x's dtype or the state dtype.
+        weights: one direction's tensors, as for :func:`lstm_sequence`.
+
+    Returns:
+        h (B, P) and c (B, H).
+
+    Raises:
+        ValueError: an argument's shape, dtype or device does not fit.
+    """
+    if _must_cast(x):
+        compute, result = _cast_dtypes(x)
+        if x.dtype == result:
+            _checks.step("lstm", x, h, c, weights)
+        with _without_autocast(x):
+            h_n, c_n = lstm_step(
+                _cast(x, compute),
+                _cast(h, compute),
+                _cast_cell(c, compute),
+                [_cast(w, compute) for w in weights],
+            )
+        return h_n.to(result), c_n.to(c.dtype)
+    if _needs_grad(x, h, weights, c):
+        _checks.step("lstm", x, h, c, weights)
+        _, h_n, c_n = lstm_sequence(x[None], h[None], c[None], weights)
+        return h_n[0], c_n[0]
+    if _has_kernel(x):
+        return kernels.lstm_step(x, h, c, weights)
+    _checks.step("lstm", x, h, c, weights)
+    return reference.lstm_step(x, h, c, weights)
+
+
+def gru_step(x: Tensor, h: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """One step of a GRU cell: x (B, I), h (B, H), weights as for :func:`gru_sequence`; returns h
+    (B, H).
+
+    A row's result does not depend, bit for bit, on the other rows.
+
+    Raises:
+        ValueError: an argument's shape, dtype or device does not fit.
+    """
+    if _must_cast(x):
+        compute, result = _cast_dtypes(x)
+        if x.dtype == result:
+            _checks.step("gru", x, h, None, weights)
+        with _without_autocast(x):
+            h_n = gru_step(
+                _cast(x, compute), _cast(h, compute), [_cast(w, compute) for w in weights]
+            )
+        return h_n.to(result)
+    if _needs_grad(x, h, weights):
+        _checks.step("gru", x, h, None, weights)
+        return gru_sequence(x[None], h[None], weights)[1][0]
+    if _has_kernel(x):
+        return kernels.gru_step(x, h, weights)
+    _checks.step("gru", x, h, None, weights)
+    return reference.gru_step(x, h, weights)
+
+
+def rnn_step(
+    x: Tensor, h: Tensor, weights: Sequence[Tensor], *, nonlinearity: str = "tanh"
+) -> Tensor:
+    """One step of an Elman RNN cell: x (B, I), h (B, H), weights as for :func:`rnn_sequence`;
+    returns h (B, H).
+
+    A row's result does not depend, bit for bit, on the other rows.
+
+    Raises:
+        ValueError: an argument's shape, dtype, device or value does not fit.
+    """
+    relu = _checks.nonlinearity_is_relu(nonlinearity)
+    if _must_cast(x):
+        compute, result = _cast_dtypes(x)
+        if x.dtype == result:
+            _checks.step("rnn", x, h, None, weights)
+        with _without_autocast(x):
+            h_n = rnn_step(
+                _cast(x, compute),
+                _cast(h, compute),
+                [_cast(w, compute) for w in weights],
+                nonlinearity=nonlinearity,
+            )
+        return h_n.to(result)
+    if _needs_grad(x, h, weights):
+        _checks.step("rnn", x, h, None, weights)
+        return rnn_sequence(x[None], h[None], weights, nonlinearity=nonlinearity)[1][0]
+    if _has_kernel(x):
+        return kernels.rnn_step(x, h, weights, relu)
+    _checks.step("rnn", x, h, None, weights)
+    return reference.rnn_step(x, h, weights, nonlinearity=nonlinearity)
+
+
+# --------------------------------------------------------------------------------------------------
+# Decoding.
+
+
+def attention_step(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    lengths: Tensor | None = None,
+    score: str = "dot",
+    scale: float = 1.0,
+    w_query: Tensor | None = None,
+    v: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Scores, masked softmax and context of one decoder step.
+
+    With q = w_query @ query (or the query itself), score "dot" is ``scale * q . keys[s]`` (Luong et
+    al. 2015; with w_query = W_a^T it is their "general" score) and "additive" is ``v . tanh(q +
+    keys[s])`` (Bahdanau et al. 2015). The caller projects the keys, once per sentence, where the
+    score wants it. A row's result does not depend, bit for bit, on the other rows, nor on what
+    stands past its length.
+
+    Where a gradient is needed the formula of `reference` runs, and autograd keeps its
+    intermediates.
+
+    Args:
+        query: (B, Q).
+        keys: (B, S, A), S >= 1.
+        values: (B, S, C).
+        lengths: (B,) int64 on query's device, 0 <= length <= S; None: all S. Length 0 gives zeros.
+        score: "dot" or "additive".
+        scale: factor of the "dot" score.
+        w_query: (A, Q); None: Q == A.
+        v: (A,), for "additive" only.
+
+    Returns:
+        context (B, C) and weights (B, S), which are zero past a row's length.
+
+    Raises:
+        ValueError: an argument's shape, dtype, device or value does not fit.
+    """
+    additive = _checks.score_is_additive(score)
+    if _must_cast(query):
+        compute, result = _cast_dtypes(query)
+        if query.dtype == result:
+            _checks.attention(query, keys, values, lengths, additive, w_query, v)
+        with _without_autocast(query):
+            context, weights = attention_step(
+                _cast(query, compute),
+                _cast(keys, compute),
+                _cast(values, compute),
+                lengths=lengths,
+                score=score,
+                scale=scale,
+                w_query=None if w_query is None else _cast(w_query, compute),
+                v=None if v is None else _cast(v, compute),
+            )
+        return context.to(result), weights.to(result)
+    parameters = [t for t in (w_query, v) if t is not None]
+    if not _needs_grad(query, keys, parameters, values) and _has_kernel(query):
+        return kernels.attention_step(query, keys, values, lengths, additive, scale, w_query, v)
+    _checks.attention(query, keys, values, lengths, additive, w_query, v)
+    if not torch.compiler.is_compiling():
+        _checks.lengths_values(lengths, keys.shape[1])
+    return reference.attention_step(
+        query, keys, values, lengths=lengths, score=score, scale=scale, w_query=w_query, v=v
+    )
+
+
+def vocab_pick(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None = None, *, k: int = 1
+) -> tuple[Tensor, Tensor]:
+    """The k most probable words of ``softmax(hidden @ weight.T + bias)``, without writing that (B,
+    V) matrix out.
+
+    Not differentiable: the results are detached. A row's result does not depend, bit for bit, on
+    the other rows.
+
+    Args:
+        hidden: (B, H).
+        weight: (V, H).
+        bias: (V,) or None.
+        k: 1 <= k <= V.
+
+    Returns:
+        log_probs (B, k), float32 (float64 for float64), descending; indices (B, k) int64. Ties go
+        to the lowest index. A row whose logits hold a NaN, or nothing but -inf, gives NaN and the
+        indices 0 .. k-1.
+
+    Raises:
+        ValueError: an argument's shape, dtype, device or value does not fit.
+    """
+    if _must_cast(hidden):
+        compute, result = _cast_dtypes(hidden)
+        if hidden.dtype == result:
+            _checks.vocab(hidden, weight, bias, k)
+        with _without_autocast(hidden):
+            return vocab_pick(
+                _cast(hidden, compute),
+                _cast(weight, compute),
+                None if bias is None else _cast(bias, compute),
+                k=k,
+            )
+    if _has_kernel(hidden):
+        return kernels.vocab_pick(hidden.detach(), weight.detach(), bias, k)
+    _checks.vocab(hidden, weight, bias, k)
+    with torch.no_grad():
+        return reference.vocab_pick(hidden, weight, bias, k=k)
