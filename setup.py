@@ -4,7 +4,8 @@
 One wheel (cp310-abi3) serves every Python >= 3.10 and torch >= 2.10, whatever torch it was built with. The build
 reads no network and does not depend on the processor it runs on.
 
-Environment: MAX_JOBS limits parallel compilers; SEQ2SEQ_EXT_DEBUG=1 builds with debug information, less optimised.
+Environment: MAX_JOBS limits parallel compilers; SEQ2SEQ_EXT_DEBUG=1 builds with debug information, less optimised;
+SEQ2SEQ_EXT_BUILD=0 packages the Python files alone (the library then lies in the tree already, or is not wanted).
 """
 
 import os
@@ -47,6 +48,10 @@ def listed_sources(*folders):
     return sources
 
 
+def is_set(variable, default):
+    return os.environ.get(variable, default) not in ("", "0")
+
+
 def check_torch():
     """Import torch, or say in one sentence why that cannot be built with."""
     try:
@@ -83,13 +88,12 @@ def cpu_library():
     """seq2seq_ext._C: the CPU kernels and their bindings."""
     from torch.utils.cpp_extension import CppExtension
 
-    debug = os.environ.get("SEQ2SEQ_EXT_DEBUG", "0") not in ("", "0")
     return CppExtension(
         "seq2seq_ext._C",
         listed_sources("kernels", "bindings"),
         include_dirs=[str(ROOT / "csrc" / "kernels")],
         define_macros=[("TORCH_TARGET_VERSION", "0x020a000000000000")],
-        extra_compile_args={"cxx": COMMON + (DEBUG if debug else OPTIMISE)},
+        extra_compile_args={"cxx": COMMON + (DEBUG if is_set("SEQ2SEQ_EXT_DEBUG", "0") else OPTIMISE)},
         depends=[str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*.h"))],
         py_limited_api=True,
     )
@@ -109,6 +113,9 @@ def build_command():
 def main():
     if sys.version_info < MIN_PYTHON:
         stop("Python >= {} is needed, this is {}.".format(dotted(MIN_PYTHON), sys.version.split()[0]))
+    if not is_set("SEQ2SEQ_EXT_BUILD", "1"):
+        setup()
+        return
     check_torch()
     setup(
         ext_modules=[cpu_library()],

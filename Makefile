@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MIT
+# `make demo` and `make test` set up all they need, once; `make help` lists the rest.
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+DEMO_FLAGS ?=
+PYTEST_FLAGS ?=
+BENCH_FLAGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python
+PIP := $(RUN) -m pip --disable-pip-version-check install -q $(PIP_FLAGS)
+LIBRARY := seq2seq_ext/_C.abi3.so
+KERNELS := build/kernels
+CPP := $(shell find csrc/kernels csrc/bindings csrc/sources.txt -name '*.cpp' -o -name '*.h' -o -name '*.txt')
+PACKAGE := $(shell find seq2seq_ext -name '*.py')
+# ninja and cmake of the virtual environment go first.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast kernels sanitize lint format wheel bench clean distclean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@echo
+	@echo "Variables: PYTHON=python3 (>= 3.10), CXX (compiler), MAX_JOBS (parallel compilers), PIP_FLAGS,"
+	@echo "           DEMO_FLAGS, PYTEST_FLAGS, BENCH_FLAGS (passed on)"
+
+demo: $(VENV)/train.stamp $(VENV)/package.stamp $(LIBRARY) ## train a translator on this library, translate, draw, time
+	$(RUN) -m seq2seq_ext demo $(DEMO_FLAGS)
+
+test: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) kernels ## every test that this machine can run
+	$(RUN) -m pytest $(PYTEST_FLAGS)
+
+test-fast: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) kernels ## the tests without the slow ones
+	$(RUN) -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+kernels: $(VENV)/test.stamp ## the torch-free kernels and their NumPy module (build/kernels)
+	@test -f $(KERNELS)/build.ninja || cmake -S . -B $(KERNELS) -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(RUN)
+	@cmake --build $(KERNELS)
+
+lint: $(VENV)/dev.stamp ## ruff, clang-format, mypy: the checks of .ci/run
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	find csrc -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format --dry-run -Werror
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp ## rewrite the sources as the linters want them
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	find csrc -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format -i
+
+wheel: dist/wheel.stamp ## dist/: the source distribution, and the wheel built from it
+
+bench: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) ## the benchmarks against PyTorch
+	$(RUN) -m benchmarks $(BENCH_FLAGS)
+
+clean: ## remove what was built
+	rm -rf build dist *.egg-info $(LIBRARY) $(VENV)/package.stamp
+
+distclean: clean ## remove the virtual environments, too
+	rm -rf $(VENV) .venv-*
+
+# ---- Set-up: one stamp for each thing that is installed. ---------------------------------------------------------------
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "seq2seq_ext: no $(PYTHON) found; install Python >= 3.10 or say where it is: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "seq2seq_ext: Python >= 3.10 is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); say where a newer one is: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "seq2seq_ext: $(PYTHON) cannot make virtual environments; install its venv module (Debian/Ubuntu: apt install python3-venv)." >&2; exit 1; }
+	@set -- $${CXX:-c++}; command -v "$$1" >/dev/null || { echo "seq2seq_ext: no C++ compiler found ($$1); install one (Debian/Ubuntu: apt install g++) or name one in CXX." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/base.stamp: requirements.txt constraints.txt | $(VENV)/bin/python
+	$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/train.stamp $(VENV)/test.stamp $(VENV)/dev.stamp: $(VENV)/%.stamp: requirements-%.txt $(VENV)/base.stamp
+	$(PIP) -r $<
+	@touch $@
+
+$(VENV)/test.stamp: requirements-train.txt
+$(VENV)/dev.stamp: requirements-train.txt requirements-test.txt
+
+# The library is built in the tree; ninja recompiles what changed.
+$(LIBRARY): $(CPP) setup.py $(VENV)/base.stamp
+	$(RUN) setup.py -q build_ext --inplace
+	@touch $@
+
+# Editable: the package and its command `seq2seq-ext` run from the tree.
+$(VENV)/package.stamp: pyproject.toml setup.py $(VENV)/base.stamp
+	SEQ2SEQ_EXT_BUILD=0 $(PIP) --no-build-isolation --no-deps -e .
+	@touch $@
+
+dist/wheel.stamp: $(CPP) $(PACKAGE) pyproject.toml setup.py MANIFEST.in $(VENV)/test.stamp
+	rm -rf dist
+	$(RUN) -m build --no-isolation -o dist .
+	@touch $@
