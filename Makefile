@@ -38,7 +38,8 @@ test-fast: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) kernels ## the te
 	$(RUN) -m pytest -m "not slow" $(PYTEST_FLAGS)
 
 kernels: $(VENV)/test.stamp ## the torch-free kernels and their NumPy module (build/kernels)
-	@test -f $(KERNELS)/build.ninja || cmake -S . -B $(KERNELS) -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(RUN)
+	@test -f $(KERNELS)/build.ninja || \
+		cmake --log-level=WARNING -S . -B $(KERNELS) -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(RUN)
 	@cmake --build $(KERNELS)
 
 lint: $(VENV)/dev.stamp ## ruff, clang-format, mypy: the checks of .ci/run
@@ -85,7 +86,9 @@ $(VENV)/dev.stamp: requirements-train.txt requirements-test.txt
 
 # The library is built in the tree; ninja recompiles what changed.
 $(LIBRARY): $(CPP) setup.py $(VENV)/base.stamp
-	$(RUN) setup.py -q build_ext --inplace
+	@echo "Building $@ (about a minute from scratch; log: build/library.log)"
+	@mkdir -p build
+	@$(RUN) setup.py -q build_ext --inplace >build/library.log 2>&1 || { cat build/library.log >&2; exit 1; }
 	@touch $@
 
 # Editable: the package and its command `seq2seq-ext` run from the tree.
@@ -94,6 +97,8 @@ $(VENV)/package.stamp: pyproject.toml setup.py $(VENV)/base.stamp
 	@touch $@
 
 dist/wheel.stamp: $(CPP) $(PACKAGE) pyproject.toml setup.py MANIFEST.in $(VENV)/test.stamp
-	rm -rf dist
-	$(RUN) -m build --no-isolation -o dist .
+	@rm -rf dist && mkdir -p build
+	@echo "Building the source distribution and, from it, the wheel (log: build/wheel.log)"
+	@$(RUN) -m build --no-isolation -o dist . >build/wheel.log 2>&1 || { cat build/wheel.log >&2; exit 1; }
+	@ls dist/*.whl dist/*.tar.gz
 	@touch $@

@@ -9,6 +9,7 @@ SEQ2SEQ_EXT_BUILD=0 packages the Python files alone (the library then lies in th
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def check_compiler():
     text = subprocess.run(
         [*compiler, "-dM", "-E", "-x", "c++", os.devnull], stdout=subprocess.PIPE, check=False
     ).stdout.decode()
-    macros = dict(line.split(None, 2)[1:] for line in text.splitlines() if line.count(" ") > 1)
+    macros = dict(re.findall("#define (__clang__|__GNUC__|__VERSION__) (.*)", text))
     if "__clang__" not in macros and int(macros.get("__GNUC__", MIN_GCC)) < MIN_GCC:
         stop("building needs GCC >= {}, found {}.".format(MIN_GCC, macros["__VERSION__"]))
 
