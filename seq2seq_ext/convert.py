@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""`convert`: put our modules in the place of torch.nn's, in one model; `revert`: take them out again.
+"""`convert` puts our modules in the place of torch.nn's in one model; `revert` takes them out.
 
-Nothing is patched: only the instances in the model given are replaced. Parameters are shared, so optimizers,
-checkpoints and tied weights stay as they are.
+Nothing is patched: only the instances in the model given are replaced. Parameters are shared, so
+optimizers, checkpoints and tied weights stay as they are.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ class ConversionReport:
     """What `convert` or `revert` did.
 
     Attributes:
-        model: the model; another object than the one given only where that was itself a recurrent module.
-        converted: (name, class before -> class after) of each module replaced; "" is the model itself.
+        model: the model; another object than the one given only where that was itself a recurrent
+            module.
+        converted: (name, class before -> class after) of each module replaced; "" is the model
+            itself.
         skipped: (name, class, reason) of each recurrent module that was not.
     """
 
@@ -62,8 +64,8 @@ def convert(model: nn.Module, *, filter_fn: Filter | None = None) -> ConversionR
         filter_fn: called with each candidate and its name; False leaves it.
 
     Returns:
-        A report: what was replaced, and what was not and why. Subclasses are left (their own forward might do
-        something else), and so are dtypes that no kernel serves.
+        A report: what was replaced, and what was not and why. Subclasses are left (their own
+        forward might do something else), and so are dtypes that no kernel serves.
     """
     return _replace(model, _OURS, filter_fn)
 
@@ -79,15 +81,17 @@ def _replace(
     if not isinstance(model, nn.Module):
         raise TypeError(f"convert: model must be a torch.nn.Module, got {type(model).__name__}")
     report = ConversionReport(model, [], [])
+    kinds: Any = tuple(table)
     done: dict[nn.Module, nn.Module] = {}  # one module may stand in several places
-    places = [("", None, "", model)] + [
+    places: list[tuple[str, nn.Module | None, str, nn.Module]] = [("", None, "", model)]
+    places += [
         (f"{parent_name}.{key}" if parent_name else key, parent, key, child)
         for parent_name, parent in model.named_modules()
         for key, child in parent._modules.items()
         if child is not None
     ]
     for name, parent, key, module in places:
-        if not isinstance(module, tuple(table)):
+        if not isinstance(module, kinds):
             continue
         reason = _reason_to_skip(module, name, table, filter_fn)
         if reason is not None:
@@ -121,7 +125,7 @@ def _reason_to_skip(
 
 
 def _twin(module: nn.Module, cls: type[nn.Module]) -> nn.Module:
-    """A `cls` with the same attributes, Parameters, hooks and mode; both derive from the same torch.nn base."""
+    """A `cls` with the same attributes, Parameters, hooks and mode: both have the same base."""
     twin = cls.__new__(cls)
     state: dict[str, Any] = {}
     for key, value in vars(module).items():

@@ -28,8 +28,8 @@ class GenerationConfig:
 
     Attributes:
         max_new_tokens: steps at most, end-of-sequence token included.
-        min_new_tokens: end-of-sequence tokens are excluded from the choice, and from the probabilities, before
-            so many tokens stand.
+        min_new_tokens: end-of-sequence tokens are excluded from the choice, and from the
+            probabilities, before so many tokens stand.
         eos_token_id: one id or several; None: every row runs to max_new_tokens.
         pad_token_id: fills finished rows; None: the first eos_token_id.
         bos_token_id, decoder_start_token_id: the first input; the second has precedence.
@@ -102,7 +102,7 @@ class GenerationConfig:
         return out
 
     def validate(self, vocab_size: int) -> None:
-        """Raises ValueError or TypeError where a field is out of range for a vocabulary of this size."""
+        """Raises ValueError or TypeError where a field is out of range for this vocabulary."""
         _check_count("max_new_tokens", self.max_new_tokens, 1)
         _check_count("min_new_tokens", self.min_new_tokens, 0)
         if self.min_new_tokens > self.max_new_tokens:
@@ -128,8 +128,8 @@ class GenerationConfig:
         for name, value in _GREEDY.items():
             if getattr(self, name) != value:
                 raise NotImplementedError(
-                    f"generate: {name}={getattr(self, name)!r} is not supported: only greedy decoding is "
-                    f"there yet ({name}={value!r})"
+                    f"generate: {name}={getattr(self, name)!r} is not supported: only "
+                    f"greedy decoding is there yet ({name}={value!r})"
                 )
 
 

@@ -65,7 +65,8 @@ def generate(
     with torch.inference_mode(), _evaluation(model):
         found = _Greedy(model, config).run(src, src_lengths)
     # Inference tensors could not be used in a later training step: hand out ordinary ones.
-    found = GenerateOutput(*(None if t is None else t.clone() for t in found))  # type: ignore[arg-type]
+    copies = (None if t is None else t.clone() for t in found)
+    found = GenerateOutput(*copies)  # type: ignore[arg-type]
     return found if config.return_dict_in_generate else found.sequences
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Argument checks shared by the modules: each error names the argument, what was expected, what came."""
+"""Argument checks of the modules: each error names the argument, what was expected, what came."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_token_id(where: str, name: str, value: object, vocab_size: int) -> Non
 
 
 def check_tokens(where: str, name: str, tokens: object, dim: int, vocab_size: int) -> None:
-    """Checks a tensor of token ids. The range is only looked at on the CPU: elsewhere it would synchronise."""
+    """Checks a tensor of token ids; their range only on the CPU: elsewhere it would synchronise."""
     if not isinstance(tokens, Tensor):
         raise TypeError(
             f"{where}: {name} must be a tensor of token ids, got {type(tokens).__name__}"

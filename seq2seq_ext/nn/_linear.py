@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """A linear map whose rows do not feel the batch around them.
 
-A BLAS picks its blocking from the shape, so the same row may come out with other bits in another batch. Decoding
-promises a sentence the same bits alone and in any batch (design: "batch-invariant"). The step, attention and
-vocabulary kernels keep that promise themselves; the few products done once per sentence (keys, bridge) go through here.
+A BLAS picks its blocking from the shape, so the same row may come out with other bits in another
+batch. Decoding promises a sentence the same bits alone and in any batch (design:
+"batch-invariant"). The step, attention and vocabulary kernels keep that promise themselves; the few
+products done once per sentence (keys, bridge) go through here.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ def apply_linear(
 ) -> Tensor:
     """`linear(x)`, or its tanh, for x (B, K) or (B, S, K).
 
-    invariant: each sentence by itself and in products of one fixed shape, with fresh, aligned operands. The tanh
-    goes along: torch computes the elements at the end of a tensor by another routine than the others.
+    invariant: each sentence by itself and in products of one fixed shape, with fresh, aligned
+    operands. The tanh goes along: torch computes the last elements of a tensor by another routine.
     """
     if not invariant or x.size(0) == 0:
         y = linear(x)
@@ -41,7 +42,7 @@ def _apply_block(linear: nn.Linear, block: Tensor, tanh: bool) -> Tensor:
 
 
 def masked_mean(x: Tensor, lengths: Tensor) -> Tensor:
-    """Mean of x (B, S, C) over each row's first lengths[b] positions; zero for length 0. Returns (B, C)."""
+    """Mean of x (B, S, C) over each row's first lengths[b] positions, (B, C); 0 for length 0."""
     mask = torch.arange(x.size(1), device=x.device) < lengths[:, None]
     total = torch.where(mask[..., None], x, 0).sum(1)
     return total / lengths.clamp(min=1)[:, None].to(x.dtype)

@@ -40,8 +40,8 @@ class Attention(nn.Module):
 
     Args:
         query_size: features of the query (the decoder's hidden size).
-        memory_size: features of the memory, and of the context (the encoder's output size). "dot" and
-            "scaled_dot" have no weights and need memory_size == query_size.
+        memory_size: features of the memory, and of the context (the encoder's output size). "dot"
+            and "scaled_dot" have no weights and need memory_size == query_size.
         kind: one of the above.
         attention_size: size of the additive hidden layer; None: query_size. Other kinds take none.
 
@@ -111,7 +111,8 @@ class Attention(nn.Module):
     def forward(self, query: Tensor, memory: AttentionMemory) -> tuple[Tensor, Tensor]:
         """
         Args:
-            query: (B, query_size), one step, or (B, T, query_size), all steps of teacher forcing at once.
+            query: (B, query_size), one step, or (B, T, query_size), all steps of teacher forcing at
+                once.
             memory: from `prepare`.
 
         Returns:

@@ -18,16 +18,16 @@ BRIDGES = ("copy", "linear", "linear_tanh", "zero", "mean")
 class Bridge(nn.Module):
     """Makes a decoder's initial state of what the encoder returned.
 
-    | kind          | decoder layer l starts from                                                       |
-    |---------------|-----------------------------------------------------------------------------------|
-    | "copy"        | the encoder's layer l: its directions side by side, or summed where that fits      |
-    | "linear"      | W_l of the encoder's final state in layer l (its last layer, if it has fewer)      |
-    | "linear_tanh" | tanh of the same                                                                   |
-    | "mean"        | tanh(W_l mean(h_1 ... h_T))                                                        |
-    | "zero"        | zeros                                                                              |
+    | kind          | decoder layer l starts from                                                  |
+    |---------------|------------------------------------------------------------------------------|
+    | "copy"        | the encoder's layer l: directions side by side, or summed where that fits    |
+    | "linear"      | W_l of the final state in the encoder's layer l (its last, if it has fewer)  |
+    | "linear_tanh" | tanh of the same                                                             |
+    | "mean"        | tanh(W_l mean(h_1 ... h_T))                                                  |
+    | "zero"        | zeros                                                                        |
 
-    An LSTM decoder's cell state is made in the same way by weights of its own, from the encoder's cell state
-    where it is an LSTM, too, else from h ("copy": zeros).
+    An LSTM decoder's cell state is made in the same way by weights of its own, from the encoder's
+    cell state where it is an LSTM, too, else from h ("copy": zeros).
 
     Raises ValueError: unknown kind; "copy" between sizes that do not fit.
     """
@@ -125,7 +125,8 @@ def mean_output(encoded: EncoderOutput, *, invariant: bool = False) -> Tensor:
     """mean(h_1 ... h_T), (B, D*H)."""
     if not invariant:
         return masked_mean(encoded.outputs, encoded.lengths)
-    # Attention with equal scores: the kernel's sums do not depend on the padding, those of a plain sum may.
+    # Attention with equal scores: the kernel's sums do not depend on the padding, those of a plain
+    # sum may.
     batch, size, _ = encoded.outputs.shape
     query = encoded.outputs.new_zeros(batch, 1)
     keys = encoded.outputs.new_zeros(batch, size, 1)

@@ -67,7 +67,8 @@ class LSTMCell(_Cell):
         input: (B, I) or (I).
         hx: (h (B, H), c (B, H)) or without B; None: zeros.
 
-    Returns (h, c) after the step. Without gradients the fused step runs, otherwise a sequence of length 1.
+    Returns (h, c) after the step. The fused step runs where no gradients are asked for, else a
+    sequence of length 1.
     """
 
     def __init__(
@@ -97,7 +98,8 @@ class GRUCell(_Cell):
         input: (B, I) or (I).
         hx: (B, H) or (H); None: zeros.
 
-    Returns h after the step. Without gradients the fused step runs, otherwise a sequence of length 1.
+    Returns h after the step. The fused step runs where no gradients are asked for, else a sequence
+    of length 1.
     """
 
     def __init__(
@@ -123,7 +125,8 @@ class RNNCell(_Cell):
         input: (B, I) or (I).
         hx: (B, H) or (H); None: zeros.
 
-    Returns h after the step. Without gradients the fused step runs, otherwise a sequence of length 1.
+    Returns h after the step. The fused step runs where no gradients are asked for, else a sequence
+    of length 1.
     """
 
     __constants__ = ["input_size", "hidden_size", "bias", "nonlinearity"]  # noqa: RUF012

@@ -81,21 +81,26 @@ class Decoder(nn.Module):
         embedding_size: E.
         hidden_size: H.
         encoder: the encoder it will read from; only its sizes are taken.
-        cell, num_layers, nonlinearity, padding_idx: as for `Encoder`; they need not be the encoder's.
-        context: where c enters. "initial_state": s_0 alone (Sutskever et al. 2014); "every_step": beside each
-            y_{t-1}, too (Cho et al. 2014); "attention": c_t is a weighted sum of the encoder's outputs, read by
-            the output layer through tanh(W [c_t; s_t]) (Luong et al. 2015).
-        summary: what c is where it is one vector. "last": the encoder's final state; "mean": mean(h_1 ... h_T).
-            None: "mean" with bridge "mean", else "last". With "initial_state" it goes with the bridge.
+        cell, num_layers, nonlinearity, padding_idx: as for `Encoder`; they need not be the
+            encoder's.
+        context: where c enters. "initial_state": s_0 alone (Sutskever et al. 2014); "every_step":
+            beside each y_{t-1}, too (Cho et al. 2014); "attention": c_t is a weighted sum of the
+            encoder's outputs, read by the output layer through tanh(W [c_t; s_t]) (Luong et al.
+            2015).
+        summary: what c is where it is one vector. "last": the encoder's final state; "mean":
+            mean(h_1 ... h_T). None: "mean" with bridge "mean", else "last". With "initial_state" it
+            goes with the bridge.
         attention: "dot", "scaled_dot", "general" or "additive"; None: "general".
         attention_size: size of the additive hidden layer.
-        input_feeding: the attentional vector of step t-1 is fed to the layers at step t (Luong et al. 2015,
-            section 3.3). Training then runs step by step.
+        input_feeding: the attentional vector of step t-1 is fed to the layers at step t (Luong et
+            al. 2015, section 3.3). Training then runs step by step.
         bridge: "copy", "linear", "linear_tanh", "zero" or "mean": see `Bridge`.
         dropout: on embeddings, between layers and before the output layer.
-        tied_embeddings: the output weight is the target embedding; a projection stands between where H != E.
+        tied_embeddings: the output weight is the target embedding; a projection stands between
+            where H != E.
 
-    Raises ValueError, TypeError: an argument out of its range, or arguments that contradict each other.
+    Raises ValueError, TypeError: an argument out of its range, or arguments that contradict each
+    other.
     """
 
     def __init__(
@@ -198,7 +203,7 @@ class Decoder(nn.Module):
         """The constructor's arguments but `encoder`, plain data."""
         return dict(self._config)
 
-    # -- output layer ---------------------------------------------------------------------------------
+    # -- output layer ------------------------------------------------------------------------------
 
     def logits(self, features: Tensor) -> Tensor:
         """W_o features + b_o: (..., H) -> (..., V)."""
@@ -222,7 +227,7 @@ class Decoder(nn.Module):
         weight, bias = self.output_parameters()
         return ops.vocab_pick(features, weight, bias, k=k)
 
-    # -- one step -------------------------------------------------------------------------------------
+    # -- one step ----------------------------------------------------------------------------------
 
     def prepare(
         self, encoded: EncoderOutput, *, invariant: bool = False
@@ -246,7 +251,7 @@ class Decoder(nn.Module):
         return DecoderMemory(None, last_output(encoded, self._encoder_directions)), state
 
     def step(self, tokens: Tensor, state: DecoderState, memory: DecoderMemory) -> DecoderStep:
-        """One step from tokens y_{t-1} (B,). Without gradients: fused step kernels, each row independent."""
+        """One step from tokens y_{t-1} (B,). Without gradients the fused step kernels run."""
         return self._step(self._embed(tokens), state, memory)
 
     def _embed(self, tokens: Tensor) -> Tensor:
@@ -281,7 +286,7 @@ class Decoder(nn.Module):
         mixed = F.linear(context, self.combine.weight_ih) + F.linear(hidden, self.combine.weight_hh)
         return torch.tanh(mixed), context, weights
 
-    # -- all steps ------------------------------------------------------------------------------------
+    # -- all steps ---------------------------------------------------------------------------------
 
     def forward(
         self, tgt_in: Tensor, encoded: EncoderOutput, *, teacher_forcing_ratio: float = 1.0
@@ -290,10 +295,11 @@ class Decoder(nn.Module):
         Args:
             tgt_in: (B, T) token ids y_0 ... y_{T-1}, y_0 the start token.
             encoded: from the encoder.
-            teacher_forcing_ratio: probability with which step t reads y_{t-1}; otherwise it reads the model's own
-                most probable token of step t-1 (scheduled sampling, Bengio et al. 2015; drawn per row and step
-                from torch's default generator). With 1, and without input feeding, the layers run as one
-                sequence and attention as one batched product; otherwise step by step.
+            teacher_forcing_ratio: probability with which step t reads y_{t-1}; otherwise it reads
+                the model's own most probable token of step t-1 (scheduled sampling, Bengio et al.
+                2015; drawn per row and step from torch's default generator). With 1, and without
+                input feeding, the layers run as one sequence and attention as one batched product;
+                otherwise step by step.
 
         Raises ValueError, TypeError, IndexError: wrong shape, dtype, ratio, ids out of range.
         """
@@ -368,8 +374,9 @@ def _check_config(config: dict[str, Any]) -> None:
             raise ValueError("Decoder: summary is for one fixed context; 'attention' has none")
         if context == "initial_state" and (summary == "mean") != (bridge == "mean"):
             raise ValueError(
-                "Decoder: with context 'initial_state' the bridge makes the context: summary 'mean' goes "
-                f"with bridge 'mean' and with no other, got summary {summary!r} and bridge {bridge!r}"
+                "Decoder: with context 'initial_state' the bridge makes the context: summary "
+                "'mean' goes with bridge 'mean' and with no other, "
+                f"got summary {summary!r} and bridge {bridge!r}"
             )
     if context == "initial_state" and bridge == "zero":
         raise ValueError(

@@ -35,15 +35,14 @@ class EncoderOutput(NamedTuple):
 
 def make_rnn(
     cell: str, input_size: int, hidden_size: int, num_layers: int, dropout: float, **kwargs: Any
-) -> LSTM | GRU | RNN:
-    """The recurrent layers of an encoder or decoder, batch first."""
+) -> Any:
+    """The recurrent layers of an encoder or decoder, batch first: LSTM, GRU or RNN."""
     kwargs["dropout"] = dropout if num_layers > 1 else 0.0
     kwargs["batch_first"] = True
     modules: dict[str, Any] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
     if cell != "rnn":
         kwargs.pop("nonlinearity", None)
-    module: LSTM | GRU | RNN = modules[cell](input_size, hidden_size, num_layers, **kwargs)
-    return module
+    return modules[cell](input_size, hidden_size, num_layers, **kwargs)
 
 
 class Encoder(nn.Module):
@@ -119,7 +118,7 @@ class Encoder(nn.Module):
         )
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, plain data: `Encoder(**encoder.config())` has the same shape."""
+        """The constructor's arguments, plain data: `Encoder(**config)` has the same shape."""
         return dict(self._config)
 
     def forward(
@@ -132,10 +131,12 @@ class Encoder(nn.Module):
         """
         Args:
             src: (B, S) token ids, rows padded at their ends.
-            lengths: (B,), in any order; None: up to the last token that is not padding_idx, or all S.
+            lengths: (B,), in any order; None: up to the last token that is not padding_idx, or all
+                S.
             return_embedded: keep x_1 ... x_T in the result.
 
-        Raises ValueError, TypeError, IndexError: wrong shape or dtype, lengths outside 0..S, ids out of range.
+        Raises ValueError, TypeError, IndexError: wrong shape or dtype, lengths outside 0..S, ids
+        out of range.
         """
         check_tokens("Encoder", "src", src, 2, self.vocab_size)
         batch, size = src.shape

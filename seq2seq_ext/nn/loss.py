@@ -13,8 +13,8 @@ from seq2seq_ext.nn._checks import check_choice, check_probability
 class CrossEntropy(nn.Module):
     """-log P(target) with label smoothing, over all positions whose target is not ignore_index.
 
-    As `torch.nn.CrossEntropyLoss`, except: the classes stand last, the mean over no target at all is 0 (with
-    zero gradients) and not NaN, and 16-bit logits are summed in float32.
+    As `torch.nn.CrossEntropyLoss`, except: the classes stand last, the mean over no target at all
+    is 0 (with zero gradients) and not NaN, and 16-bit logits are summed in float32.
 
     Args:
         ignore_index: targets with this value count for nothing (the padding token).
@@ -23,7 +23,8 @@ class CrossEntropy(nn.Module):
 
     Shapes: logits (..., V), target (...) int64 -> (), or (...) for "none".
 
-    Raises ValueError, TypeError: shapes that do not fit, argument out of range. IndexError: a target out of 0..V-1.
+    Raises ValueError, TypeError: shapes that do not fit, argument out of range. IndexError: a
+    target out of 0..V-1.
     """
 
     def __init__(

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """`LSTM`, `GRU` and `RNN`: drop-in for the torch.nn modules of the same names.
 
-Same constructor, parameter names, state dict, input forms and errors. They derive from `torch.nn.RNNBase`
-and not from `torch.nn.LSTM` and so on, on which `torch.compile` breaks the graph: with these it does not.
-So `isinstance(m, torch.nn.LSTM)` is False, and `torch.jit.script` is not supported.
+Same constructor, parameter names, state dict, input forms and errors. They derive from
+`torch.nn.RNNBase` and not from `torch.nn.LSTM` and so on, on which `torch.compile` breaks the
+graph: with these it does not. So `isinstance(m, torch.nn.LSTM)` is False, and `torch.jit.script` is
+not supported.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class _Recurrent(nn.RNNBase):
         """The parameters of one layer, forward direction first, in the order the ops take them."""
         count = len(self._flat_weights_names) // self.num_layers
         names = self._flat_weights_names[layer * count : (layer + 1) * count]
-        # By name and not from `_flat_weights`: functional_call and parametrizations replace attributes.
+        # By name and not from `_flat_weights`: functional_call and parametrizations replace
+        # attributes.
         return tuple(getattr(self, name) for name in names)
 
     @property
@@ -53,7 +55,7 @@ class _Recurrent(nn.RNNBase):
     def _output_size(self) -> int:
         return self.proj_size or self.hidden_size
 
-    # -- checks: the same statements as torch.nn ------------------------------------------------------
+    # -- checks: the same statements as torch.nn ---------------------------------------------------
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         dtype = getattr(self, self._flat_weights_names[0]).dtype
@@ -96,7 +98,7 @@ class _Recurrent(nn.RNNBase):
         h = x.new_zeros(rows, batch, self._output_size)
         return (h, x.new_zeros(rows, batch, self.hidden_size)) if self.mode == "LSTM" else (h,)
 
-    # -- forward --------------------------------------------------------------------------------------
+    # -- forward -----------------------------------------------------------------------------------
 
     def _run(
         self,
@@ -195,17 +197,17 @@ class LSTM(_Recurrent):
 
     Args of forward:
         input: (T, B, I), with batch_first (B, T, I), unbatched (T, I), or a PackedSequence.
-        hx: (h_0 (L*D, B, P), c_0 (L*D, B, H)), unbatched without B; None: zeros. P is proj_size, or H
-            without one.
-        lengths: (B,) int64 tensor or sequence of ints, 0 <= length <= T, in any order; for batched padded
-            input (an addition to torch.nn). The output is zero past each row's length, the final states
-            are those at each row's end, and the reverse direction starts there.
+        hx: (h_0 (L*D, B, P), c_0 (L*D, B, H)), unbatched without B; None: zeros. P is proj_size, or
+            H without one.
+        lengths: (B,) int64 tensor or sequence of ints, 0 <= length <= T, in any order; for batched
+            padded input (an addition to torch.nn). The output is zero past each row's length, the
+            final states are those at each row's end, and the reverse direction starts there.
 
     Returns:
         output (T, B, D*P) in the form of the input, and (h_n, c_n) in the form of hx.
 
-    Raises ValueError, RuntimeError, TypeError: wrong shapes, sizes, dtypes; in torch.nn's words where it
-    has them.
+    Raises ValueError, RuntimeError, TypeError: wrong shapes, sizes, dtypes; in torch.nn's words
+    where it has them.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -214,13 +216,13 @@ class LSTM(_Recurrent):
     def _sequence(
         self, x: Tensor, states: States, weights: States, lengths: Tensor | None
     ) -> tuple[Tensor, States]:
-        y, h_n, c_n = ops.lstm_sequence(x, *states, weights, lengths=lengths)
+        y, h_n, c_n = ops.lstm_sequence(x, states[0], states[1], weights, lengths=lengths)
         return y, (h_n, c_n)
 
     def _step(self, x: Tensor, states: States, weights: States) -> States:
-        return ops.lstm_step(x, *states, weights)
+        return ops.lstm_step(x, states[0], states[1], weights)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input: Tensor | PackedSequence,
         hx: tuple[Tensor, Tensor] | None = None,
@@ -252,7 +254,7 @@ class LSTM(_Recurrent):
 class _Plain(_Recurrent):
     """A cell whose state is h alone."""
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input: Tensor | PackedSequence,
         hx: Tensor | None = None,

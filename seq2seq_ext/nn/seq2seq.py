@@ -70,8 +70,8 @@ class Seq2Seq(nn.Module):
         """A model from sizes and options.
 
         Args:
-            hidden_size: H of the decoder. The encoder's, per direction, is encoder_hidden_size; None: H, or
-                H / 2 with two directions, so that its outputs are H wide.
+            hidden_size: H of the decoder. The encoder's, per direction, is encoder_hidden_size;
+                None: H, or H / 2 with two directions, so that its outputs are H wide.
             pad_token_id, bos_token_id, eos_token_id: of both vocabularies.
             decoder_options: context, summary, attention, attention_size, input_feeding, bridge,
                 tied_embeddings: see `Decoder`.
@@ -79,11 +79,12 @@ class Seq2Seq(nn.Module):
         if encoder_hidden_size is None:
             if bidirectional and hidden_size % 2:
                 raise ValueError(
-                    "Seq2Seq.build: with two directions hidden_size must be even (each direction takes "
-                    f"half of it) or encoder_hidden_size be given, got {hidden_size}"
+                    "Seq2Seq.build: with two directions hidden_size must be even "
+                    "(each direction takes half of it) or encoder_hidden_size be given, "
+                    f"got {hidden_size}"
                 )
             encoder_hidden_size = hidden_size // 2 if bidirectional else hidden_size
-        shared = {
+        shared: dict[str, Any] = {
             "cell": cell,
             "num_layers": num_layers,
             "dropout": dropout,
@@ -97,14 +98,14 @@ class Seq2Seq(nn.Module):
             embedding_size,
             encoder_hidden_size,
             bidirectional=bidirectional,
-            **shared,  # type: ignore[arg-type]
+            **shared,
         )
         decoder = Decoder(
             tgt_vocab_size,
             embedding_size,
             hidden_size,
             encoder=encoder,
-            **shared,  # type: ignore[arg-type]
+            **shared,
             **decoder_options,
         )
         config = GenerationConfig(
@@ -151,7 +152,8 @@ class Seq2Seq(nn.Module):
             src_lengths: (B,), or None: see `Encoder`.
             tgt_in: (B, T) token ids, the start token first.
             teacher_forcing_ratio: below 1: scheduled sampling, see `Decoder`.
-            return_details: return a `Seq2SeqOutput` (logits, states, contexts, weights), not the logits alone.
+            return_details: return a `Seq2SeqOutput` (logits, states, contexts, weights), not the
+                logits alone.
 
         Returns:
             logits (B, T, V): logits[:, t] predicts the token after tgt_in[:, t].
@@ -172,20 +174,21 @@ class Seq2Seq(nn.Module):
     ) -> Tensor | GenerateOutput:
         """Decodes greedily, a whole batch at once, each row up to its own end-of-sequence token.
 
-        Dropout is off whatever the module's mode. A row's tokens and scores are the same bits alone and in any
-        batch (CPU library loaded).
+        Dropout is off whatever the module's mode. A row's tokens and scores are the same bits alone
+        and in any batch (CPU library loaded).
 
         Args:
             src, src_lengths: as in `forward`.
             generation_config: replaces the model's own.
-            options: fields of `GenerationConfig`, by the names Hugging Face gives them: max_new_tokens,
-                min_new_tokens, eos_token_id, return_dict_in_generate, output_attentions, ...
+            options: fields of `GenerationConfig`, by the names Hugging Face gives them:
+                max_new_tokens, min_new_tokens, eos_token_id, return_dict_in_generate,
+                output_attentions, ...
 
         Returns:
-            sequences (B, T): the new tokens, without the start token, each row's end-of-sequence token kept and
-            padding after it. With return_dict_in_generate a `GenerateOutput`.
+            sequences (B, T): the new tokens, without the start token, each row's end-of-sequence
+            token kept and padding after it. With return_dict_in_generate a `GenerateOutput`.
 
-        Raises ValueError, TypeError, IndexError: bad option or input. NotImplementedError: an option of beam
-            search or sampling.
+        Raises ValueError, TypeError, IndexError: bad option or input. NotImplementedError: an
+            option of beam search or sampling.
         """
         return generate(self, src, src_lengths, generation_config=generation_config, **options)
