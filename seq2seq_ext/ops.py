@@ -29,7 +29,7 @@ from . import _backend, _checks, reference
 _HAVE_CPU = _backend.available("cpu")
 _HAVE_CUDA = _backend.available("cuda")
 if _HAVE_CPU:
-    from ._registration import kernels
+    from . import _registration as kernels
 
 __all__ = [
     "attention_step",
@@ -219,7 +219,7 @@ def rnn_sequence(
     Raises:
         ValueError: an argument's shape, dtype, device or value does not fit.
     """
-    relu = _checks.nonlinearity_is_relu(nonlinearity)
+    relu = _checks.is_relu(nonlinearity)
     if _must_cast(x):
         compute, result = _cast_dtypes(x)
         if x.dtype == result:
@@ -323,7 +323,7 @@ def rnn_step(
     Raises:
         ValueError: an argument's shape, dtype, device or value does not fit.
     """
-    relu = _checks.nonlinearity_is_relu(nonlinearity)
+    relu = _checks.is_relu(nonlinearity)
     if _must_cast(x):
         compute, result = _cast_dtypes(x)
         if x.dtype == result:
@@ -387,7 +387,7 @@ def attention_step(
     Raises:
         ValueError: an argument's shape, dtype, device or value does not fit.
     """
-    additive = _checks.score_is_additive(score)
+    additive = _checks.is_additive(score)
     if _must_cast(query):
         compute, result = _cast_dtypes(query)
         if query.dtype == result:
@@ -450,7 +450,10 @@ def vocab_pick(
                 k=k,
             )
     if _has_kernel(hidden):
-        return kernels.vocab_pick(hidden.detach(), weight.detach(), bias, k)
+        if torch.is_grad_enabled():
+            hidden, weight = hidden.detach(), weight.detach()
+            bias = None if bias is None else bias.detach()
+        return kernels.vocab_pick(hidden, weight, bias, k)
     _checks.vocab(hidden, weight, bias, k)
     with torch.no_grad():
         return reference.vocab_pick(hidden, weight, bias, k=k)

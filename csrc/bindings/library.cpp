@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+// The schemas of all ops. Loading the library registers them (seq2seq_ext/_backend.py); it is no
+// Python module, so building it needs no Python headers. Fake kernels and autograd are registered
+// in seq2seq_ext/_registration.py, which the schemas' order of arguments is shared with.
+#include <torch/csrc/stable/library.h>
+
+// weights: per direction w_ih, w_hh, [b_ih, b_hh], [w_hr]; the number of directions is h0's first
+// dimension.
+// save: return what the backward needs (saved_gates, saved_cells); else those are empty.
+// wanted: which gradients to compute, bit 0 x, 1 h0, 2 c0, 3 + n weights[n]; the others come back
+// with shape (0,).
+STABLE_TORCH_LIBRARY(seq2seq_ext, m) {
+  m.def(
+      "lstm_sequence(Tensor x, Tensor h0, Tensor c0, Tensor[] weights, Tensor? lengths, "
+      "bool reverse, bool save) -> (Tensor y, Tensor h_n, Tensor c_n, Tensor saved_gates, "
+      "Tensor saved_cells)");
+  m.def(
+      "gru_sequence(Tensor x, Tensor h0, Tensor[] weights, Tensor? lengths, bool reverse, "
+      "bool save) -> (Tensor y, Tensor h_n, Tensor saved_gates)");
+  m.def(
+      "rnn_sequence(Tensor x, Tensor h0, Tensor[] weights, Tensor? lengths, bool relu, "
+      "bool reverse, bool save) -> (Tensor y, Tensor h_n, Tensor saved_gates)");
+  m.def(
+      "lstm_sequence_backward(Tensor? dy, Tensor? dh_n, Tensor? dc_n, Tensor x, Tensor h0, "
+      "Tensor c0, Tensor[] weights, Tensor? lengths, Tensor y, Tensor saved_gates, "
+      "Tensor saved_cells, bool reverse, int wanted) -> (Tensor dx, Tensor dh0, Tensor dc0, "
+      "Tensor[] dweights)");
+  m.def(
+      "gru_sequence_backward(Tensor? dy, Tensor? dh_n, Tensor x, Tensor h0, Tensor[] weights, "
+      "Tensor? lengths, Tensor y, Tensor saved_gates, bool reverse, int wanted) -> (Tensor dx, "
+      "Tensor dh0, Tensor[] dweights)");
+  m.def(
+      "rnn_sequence_backward(Tensor? dy, Tensor? dh_n, Tensor x, Tensor h0, Tensor[] weights, "
+      "Tensor? lengths, Tensor y, Tensor saved_gates, bool relu, bool reverse, int wanted) -> "
+      "(Tensor dx, Tensor dh0, Tensor[] dweights)");
+  m.def("lstm_step(Tensor x, Tensor h, Tensor c, Tensor[] weights) -> (Tensor h_n, Tensor c_n)");
+  m.def("gru_step(Tensor x, Tensor h, Tensor[] weights) -> Tensor");
+  m.def("rnn_step(Tensor x, Tensor h, Tensor[] weights, bool relu) -> Tensor");
+  m.def(
+      "attention_step(Tensor query, Tensor keys, Tensor values, Tensor? lengths, bool additive, "
+      "float scale, Tensor? w_query, Tensor? v) -> (Tensor context, Tensor weights)");
+  m.def(
+      "vocab_pick(Tensor hidden, Tensor weight, Tensor? bias, int k) -> (Tensor log_probs, "
+      "Tensor indices)");
+  m.def("cpu_isa() -> str");
+}
