@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT
+// The recurrent kernels' entry points for one ISA: run-time dtype and cell to template arguments, the number of threads,
+// and the order of phases. Included by recurrent_<isa>.cpp only.
+#pragma once
+
+#include <memory>
+
+#include "cpu/sequence_forward.h"
+#include "cpu/step.h"
+#include "cpu/weight_gradients.h"
+
+namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA {
+namespace {
+
+// A further thread must have at least this many multiply-adds a step to pay for its barrier (about 0.3 us).
+constexpr int64_t kMinWorkPerThread = 16 << 10;
+
+int plan_threads(const Runtime& runtime, int64_t work_per_step, int64_t slices) {
+  const int64_t useful = std::min(work_per_step / kMinWorkPerThread, slices);
+  return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(runtime.num_threads, useful)));
+}
+
+// Runs body(d, member of direction d's team), with `team` threads a direction where there are as many: two directions
+// run as two teams side by side.
+template <class Body>
+void run_directions(const Runtime& runtime, int directions, int team, const Body& body) {
+  Barrier own[kMaxDirections];
+  run_team(runtime, std::min(runtime.num_threads, directions * team), [&](const Member& member) {
+    if (directions == 1) {
+      body(0, member);
+    } else if (member.size == 1) {
+      for (int d = 0; d < directions; ++d) body(d, Member{0, 1, &own[d]});
+    } else {
+      const int d = member.index % directions;
+      const Member mine{member.index / directions, (member.size - d + directions - 1) / directions, &own[d]};
+      if (mine.index == 0) own[d].reset(mine.size);
+      member.barrier->wait();
+      body(d, mine);
+    }
+  });
+}
+
+template <class T, class Cell>
+struct Launch {
+  static Status forward(const SequenceForwardParams& params, const Runtime& runtime) {
+    using Pass = SequenceForward<T, Cell>;
+    const SequenceShape& shape = params.shape;
+    const Schedule schedule(shape.T, shape.B, shape.lengths);
+    const int64_t panels = (shape.H + Pass::kUnits - 1) / Pass::kUnits;
+    const int team = plan_team(runtime, shape, schedule, Cell::kGates, panels);
+    const Pass pass(params, schedule, team);
+    std::unique_ptr<typename Pass::Direction> work[kMaxDirections];
+    for (int d = 0; d < shape.directions; ++d) work[d] = std::make_unique<typename Pass::Direction>(pass);
+    run_directions(runtime, shape.directions, team,
+                   [&](int d, const Member& member) { pass.run(d, *work[d], member); });
+    return Status::ok();
+  }
+
+  static Status backward(const SequenceBackwardParams& params, const Runtime& runtime) {
+    using Pass = SequenceBackward<T, Cell>;
+    const SequenceShape& shape = params.shape;
+    const Schedule schedule(shape.T, shape.B, shape.lengths);
+    const Pass pass(params, schedule);
+    std::unique_ptr<typename Pass::Direction> work[kMaxDirections];
+    for (int d = 0; d < shape.directions; ++d) work[d] = std::make_unique<typename Pass::Direction>(pass);
+    const int team = plan_team(runtime, shape, schedule, Cell::kGates, pass.hidden_panels);
+    run_directions(runtime, shape.directions, team,
+                   [&](int d, const Member& member) { pass.run(d, *work[d], member); });
+
+    using Gradients = WeightGradients<T, Cell>;
+    const Gradients gradients(pass);
+    const int threads = plan_threads(runtime, schedule.N * Cell::kGates * shape.H * shape.P, runtime.num_threads);
+    typename Pass::Direction* const directions[kMaxDirections] = {work[0].get(), work[1].get()};
+    std::unique_ptr<ScratchArray<T>> packed[kMaxDirections];
+    const T* packed_data[kMaxDirections] = {};
+    std::unique_ptr<typename Gradients::Buffers> buffers[kMaxDirections];
+    for (int d = 0; d < shape.directions; ++d) {
+      buffers[d] = std::make_unique<typename Gradients::Buffers>(gradients, threads);
+      if (params.dx == nullptr) continue;
+      packed[d] = std::make_unique<ScratchArray<T>>(gradients.input_panels *
+                                                    panel_size<T, Gradients::NV>(Cell::kGates * shape.H));
+      packed_data[d] = packed[d]->data();
+    }
+    run_team(runtime, threads, [&](const Member& member) {
+      for (int d = 0; d < shape.directions; ++d) {
+        if (params.dx != nullptr) gradients.pack_input_weights(d, member, packed[d]->data());
+        gradients.run(d, *directions[d], *buffers[d], member);
+      }
+      member.barrier->wait();
+      if (params.dx != nullptr) gradients.input_gradient(directions, packed_data, member);
+    });
+    return Status::ok();
+  }
+
+  static Status step(const StepParams& params, const Runtime& runtime) {
+    const Step<T, Cell> step{params};
+    const bool projects = params.weights.w_hr != nullptr;
+    const ScratchArray<T> unprojected(projects ? params.B * params.H : 0);
+    const int threads = plan_threads(
+        runtime, params.B * Cell::kGates * params.H * (params.I + params.P), step.blocks());
+    run_team(runtime, threads,
+             [&](const Member& member) { step.run(member, projects ? unprojected.data() : nullptr); });
+    return Status::ok();
+  }
+
+  static int plan_team(const Runtime& runtime, const SequenceShape& shape, const Schedule& schedule, int64_t gates,
+                       int64_t panels) {
+    const int64_t rows = schedule.N / std::max<int64_t>(1, schedule.steps);
+    return plan_threads(runtime, rows * gates * shape.H * shape.P, panels);
+  }
+};
+
+// Calls run(Launch<T, Cell>{}) for the run-time dtype and cell.
+template <class Run>
+Status dispatch(DType dtype, Cell cell, const Run& run) {
+  const auto with_type = [&](auto zero) {
+    using T = decltype(zero);
+    using M = Math<AccOf<T>>;
+    switch (cell) {
+      case Cell::kLstm:
+        return run(Launch<T, LstmCell<M>>{});
+      case Cell::kGru:
+        return run(Launch<T, GruCell<M>>{});
+      case Cell::kRnnTanh:
+        return run(Launch<T, RnnCell<M, false>>{});
+      case Cell::kRnnRelu:
+        return run(Launch<T, RnnCell<M, true>>{});
+    }
+    return Status::invalid("unknown cell");
+  };
+  switch (dtype) {
+    case DType::kFloat32:
+      return with_type(float{});
+    case DType::kFloat64:
+      return with_type(double{});
+    case DType::kBFloat16:
+      return with_type(BFloat16{});
+    default:
+      return Status::invalid("dtype: the CPU kernels take float32, float64 and bfloat16");
+  }
+}
+
+}  // namespace
+
+Status sequence_forward(const SequenceForwardParams& params, const Runtime& runtime) {
+  return dispatch(params.shape.dtype, params.shape.cell,
+                  [&](auto launch) { return decltype(launch)::forward(params, runtime); });
+}
+
+Status sequence_backward(const SequenceBackwardParams& params, const Runtime& runtime) {
+  return dispatch(params.shape.dtype, params.shape.cell,
+                  [&](auto launch) { return decltype(launch)::backward(params, runtime); });
+}
+
+Status step(const StepParams& params, const Runtime& runtime) {
+  return dispatch(params.dtype, params.cell, [&](auto launch) { return decltype(launch)::step(params, runtime); });
+}
+
+}  // namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA
