@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Builds the C++ library `seq2seq_ext._C` against the LibTorch stable ABI; everything else is in pyproject.toml.
+"""Builds the C++ library `seq2seq_ext._C` against the LibTorch stable ABI; see pyproject.toml, too.
 
-One wheel (cp310-abi3) serves every Python >= 3.10 and torch >= 2.10, whatever torch it was built with. The build
-reads no network and does not depend on the processor it runs on.
+One wheel (cp310-abi3) serves every Python >= 3.10 and torch >= 2.10, whatever torch it was built
+with. The build reads no network and does not depend on the processor it runs on.
 
-Environment: MAX_JOBS limits parallel compilers; SEQ2SEQ_EXT_DEBUG=1 builds with debug information, less optimised;
-SEQ2SEQ_EXT_BUILD=0 packages the Python files alone (the library then lies in the tree already, or is not wanted).
+Environment: MAX_JOBS limits parallel compilers; SEQ2SEQ_EXT_DEBUG=1 builds with debug information,
+less optimised; SEQ2SEQ_EXT_BUILD=0 packages the Python files alone (the library then lies in the
+tree already, or is not wanted).
 """
 
 import os
@@ -15,15 +16,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import setup
-
 ROOT = Path(__file__).resolve().parent
 MIN_PYTHON = (3, 10)
 MIN_TORCH = (2, 10)
 MIN_GCC = 10  # the first with -std=c++20 and AVX-512 BF16
 
-# Code for newer processors is chosen at run time, so there is no -march here. Contracting a * b + c is allowed;
-# nothing that changes what NaN, inf or the order of operations mean is.
+# Code for newer processors is chosen at run time, so there is no -march here. Contracting a * b + c
+# is allowed; nothing that changes what NaN, inf or the order of operations mean is.
 OPTIMISE = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-g0"]
 DEBUG = ["-O1", "-ffp-contract=fast", "-fno-omit-frame-pointer", "-g"]
 COMMON = ["-fvisibility=hidden", "-fvisibility-inlines-hidden", "-Wall"]
@@ -39,7 +38,7 @@ def dotted(version):
 
 
 def listed_sources(*folders):
-    """The C++ sources of csrc/sources.txt in the given folders of csrc/, relative to the project root."""
+    """The C++ sources that csrc/sources.txt lists in these folders of csrc/."""
     lines = (ROOT / "csrc" / "sources.txt").read_text(encoding="utf-8").splitlines()
     names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     sources = ["csrc/" + name for name in names if name.split("/")[0] in folders]
@@ -59,8 +58,8 @@ def check_torch():
         import torch
     except ImportError as error:
         stop(
-            "building needs torch >= {}, which this Python ({}) cannot import ({}); install it first, or let "
-            "pip do so by leaving out --no-build-isolation.".format(
+            "building needs torch >= {}, which this Python ({}) cannot import ({}); install it "
+            "first, or let pip do so by leaving out --no-build-isolation.".format(
                 dotted(MIN_TORCH), sys.executable, error
             )
         )
@@ -82,7 +81,7 @@ def check_compiler():
     ).stdout.decode()
     macros = dict(re.findall("#define (__clang__|__GNUC__|__VERSION__) (.*)", text))
     if "__clang__" not in macros and int(macros.get("__GNUC__", MIN_GCC)) < MIN_GCC:
-        stop("building needs GCC >= {}, found {}.".format(MIN_GCC, macros["__VERSION__"]))
+        stop("GCC >= {} is needed, found {}.".format(MIN_GCC, macros["__VERSION__"].strip('"')))
 
 
 def cpu_library():
@@ -94,7 +93,9 @@ def cpu_library():
         listed_sources("kernels", "bindings"),
         include_dirs=[str(ROOT / "csrc" / "kernels")],
         define_macros=[("TORCH_TARGET_VERSION", "0x020a000000000000")],
-        extra_compile_args={"cxx": COMMON + (DEBUG if is_set("SEQ2SEQ_EXT_DEBUG", "0") else OPTIMISE)},
+        extra_compile_args={
+            "cxx": COMMON + (DEBUG if is_set("SEQ2SEQ_EXT_DEBUG", "0") else OPTIMISE)
+        },
         depends=[str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*.h"))],
         py_limited_api=True,
     )
@@ -113,7 +114,11 @@ def build_command():
 
 def main():
     if sys.version_info < MIN_PYTHON:
-        stop("Python >= {} is needed, this is {}.".format(dotted(MIN_PYTHON), sys.version.split()[0]))
+        stop(
+            "Python >= {} is needed, this is {}.".format(dotted(MIN_PYTHON), sys.version.split()[0])
+        )
+    from setuptools import setup
+
     if not is_set("SEQ2SEQ_EXT_BUILD", "1"):
         setup()
         return

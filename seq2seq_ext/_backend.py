@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Loads the C++ libraries and says which of them run.
 
-A library registers its operators with torch when it is loaded; nothing here knows which operators those are. Where a
-library is missing the caller falls back to `reference.py`, never silently: one warning a process and device type, or
-an error if the environment variable SEQ2SEQ_EXT_STRICT is set to anything but 0.
+A library registers its operators with torch when it is loaded; nothing here knows which operators
+those are. Where a library is missing the caller falls back to `reference.py`, never silently: one
+warning a process and device type, or an error if the environment variable SEQ2SEQ_EXT_STRICT is set
+to anything but 0.
 """
 
 import functools
@@ -68,7 +69,7 @@ def strict() -> bool:
 
 
 def use_library(device_type: str) -> bool:
-    """Whether an op on `device_type` tensors shall call the library (else: the reference, after one warning).
+    """Whether an op on such tensors calls the library; else it runs the reference, after a warning.
 
     Raises:
         RuntimeError: the library is missing and SEQ2SEQ_EXT_STRICT is set.
@@ -85,7 +86,7 @@ def use_library(device_type: str) -> bool:
 
 
 def backend_info() -> dict[str, Any]:
-    """What runs, as plain data: versions, and per device type the library or the reason it is missing.
+    """What runs, as plain data: versions, and each device type's library or why it is missing.
 
     `cpu["isa"]` is the instruction set the CPU kernels use: "avx512", "avx2" or "baseline".
     """
@@ -104,7 +105,7 @@ def backend_info() -> dict[str, Any]:
     cpu["threads"] = torch.get_num_threads()
     return {
         "version": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "strict": strict(),
         "cpu": cpu,

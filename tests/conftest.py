@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What every test gets: fixed seeds, few threads, and `cuda` tests skipped on a machine without a GPU."""
+"""What every test gets: fixed seeds, few threads, `cuda` tests skipped without a GPU."""
 
 import os
 
-# Before torch is imported: two OpenMP pools of one thread a core each would fight for the cores of a small machine.
+# Before torch is imported. Two threads show what only threads show; more slow small tests down.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest

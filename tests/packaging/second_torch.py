@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""A virtual environment with another torch than the one the library was built with: the oldest that is supported.
+"""A virtual environment with another torch than the library was built with: the oldest supported.
 
-The only torch on the package index for it is the CUDA build, whose `import torch` wants 3 GB of NVIDIA libraries that
-no CPU op calls. They are not installed: empty stand-ins take their place, libraries of the same names in which every
-function returns an error. torch finds no GPU and its CPU half works as ever. The environment is kept between runs.
+The only torch on the package index for it is the CUDA build, whose `import torch` wants 3 GB of
+NVIDIA libraries that no CPU op calls. They are not installed: empty stand-ins take their place,
+libraries of the same names in which every function returns an error. torch finds no GPU and its CPU
+half works as ever. The environment is kept between runs.
 
     python tests/packaging/second_torch.py      makes it and prints its interpreter
 """
@@ -40,7 +41,7 @@ def _pip_install(interpreter: Path, *arguments: str) -> None:
 
 
 def _nvidia_imports(libraries: list[Path]) -> dict[str, dict[str, set[str]]]:
-    """NVIDIA library -> symbol version -> symbols that torch takes from it; unversioned ones could be any's."""
+    """NVIDIA library -> symbol version -> symbols torch takes from it (no version: from any)."""
     imports: dict[str, dict[str, set[str]]] = {}
     library_of_version = {}
     undefined = set()
@@ -50,7 +51,9 @@ def _nvidia_imports(libraries: list[Path]) -> dict[str, dict[str, set[str]]]:
             imports.setdefault(name, {})
         for name, versions in VERSION_REFERENCES.findall(headers):
             if name in imports:
-                library_of_version.update(dict.fromkeys(re.findall(r"(\S+)$", versions, re.M), name))
+                library_of_version.update(
+                    dict.fromkeys(re.findall(r"(\S+)$", versions, re.M), name)
+                )
         undefined.update(
             line.split()[-1]
             for line in _output("nm", "-D", "--undefined-only", library).splitlines()
@@ -65,7 +68,7 @@ def _nvidia_imports(libraries: list[Path]) -> dict[str, dict[str, set[str]]]:
 
 
 def _make_stand_ins(folder: Path) -> None:
-    """Write into torch's library folder one stand-in for each NVIDIA library that its own libraries need."""
+    """Write into torch's library folder one stand-in for each NVIDIA library needed there."""
     source, script = folder / "stand_in.c", folder / "stand_in.map"
     for library, versions in _nvidia_imports(sorted(folder.glob("*.so"))).items():
         # 100 is cudaErrorNoDevice; to every other of these libraries it is some error, too.

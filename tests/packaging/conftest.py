@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""The wheel and the source distribution under test, rebuilt only when a source is newer."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DIST = ROOT / "dist"
+
+
+def _newest_source() -> float:
+    folders = [ROOT / "csrc", ROOT / "seq2seq_ext"]
+    suffixes = {".py", ".h", ".cpp", ".txt", ".typed"}
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in suffixes]
+    files += [ROOT / name for name in ("setup.py", "pyproject.toml", "MANIFEST.in")]
+    return max(path.stat().st_mtime for path in files)
+
+
+@pytest.fixture(scope="session")
+def sdist() -> Path:
+    stamp = DIST / "wheel.stamp"  # the one of `make wheel`
+    if not stamp.exists() or stamp.stat().st_mtime < _newest_source():
+        for old in [*DIST.glob("*.whl"), *DIST.glob("*.tar.gz")]:
+            old.unlink()
+        command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", DIST, ROOT]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        stamp.touch()
+    (found,) = DIST.glob("*.tar.gz")
+    return found
+
+
+@pytest.fixture(scope="session")
+def wheel(sdist: Path) -> Path:
+    """Built from the source distribution, not from the tree."""
+    (found,) = sdist.parent.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for PYTHONPATH that holds the wheel's files, unpacked, and nothing else."""
+    folder = tmp_path_factory.mktemp("installed")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
