@@ -25,7 +25,8 @@ MIN_GCC = 10  # the first with -std=c++20 and AVX-512 BF16
 # is allowed; nothing that changes what NaN, inf or the order of operations mean is.
 OPTIMISE = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-g0"]
 DEBUG = ["-O1", "-ffp-contract=fast", "-fno-omit-frame-pointer", "-g"]
-COMMON = ["-fvisibility=hidden", "-fvisibility-inlines-hidden", "-Wall"]
+# The last one: GCC 12 warns of its own AVX-512 headers.
+COMMON = ["-fvisibility=hidden", "-fvisibility-inlines-hidden", "-Wall", "-Wno-maybe-uninitialized"]
 
 
 def stop(message):
@@ -96,6 +97,8 @@ def cpu_library():
         extra_compile_args={
             "cxx": COMMON + (DEBUG if is_set("SEQ2SEQ_EXT_DEBUG", "0") else OPTIMISE)
         },
+        # First, since torch's libraries export parts of the C++ runtime, which must not come from them.
+        libraries=["stdc++"],
         depends=[str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*.h"))],
         py_limited_api=True,
     )

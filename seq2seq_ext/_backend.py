@@ -43,7 +43,8 @@ def load() -> None:
         try:
             torch.ops.load_library(path)
         except OSError as error:
-            _problems[device_type] = f"{path.name} does not load: {error}"
+            # torch wraps the loader's message, which is the one that says what is wrong.
+            _problems[device_type] = f"{path.name} does not load: {error.__cause__ or error}"
 
 
 def available(device_type: str = "cpu") -> bool:
