@@ -217,6 +217,8 @@ class LSTM(_Recurrent):
         self, x: Tensor, states: States, weights: States, lengths: Tensor | None
     ) -> tuple[Tensor, States]:
         y, h_n, c_n = ops.lstm_sequence(x, states[0], states[1], weights, lengths=lengths)
+        if c_n.dtype != h_n.dtype and torch.is_autocast_enabled(x.device.type):
+            c_n = c_n.to(h_n.dtype)  # as torch.nn returns it
         return y, (h_n, c_n)
 
     def _step(self, x: Tensor, states: States, weights: States) -> States:

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""The parity rule: against a float64 oracle, at most 1.5 times torch.nn's error in that dtype."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.nn._helpers import CELLS, LAYERS, class_name, run, tensors, twins
+
+# Where torch's own error is next to nothing (values that happen to round well), a handful of
+# roundings of the result are allowed: 4 units in the last place of the largest value compared.
+FLOOR_ULP = 4
+
+# The largest error of a few hundred numbers is itself random: it is averaged over some draws.
+DRAWS = 4
+
+
+def errors(results, oracle, dtype):
+    """Maximum and mean error of each tensor, (N, 2)."""
+    assert all(t.dtype == dtype for t in results)
+    differences = [(t.double() - o).abs() for t, o in zip(results, oracle, strict=True)]
+    return torch.tensor([[d.max(), d.mean()] for d in differences])
+
+
+def compare(torchs, dtype, args, *shapes, call, **options):
+    """`call(module, *inputs)` by our module, torch's, and torch's in float64 on the same input."""
+    ours_total = theirs_total = floor = 0
+    for _ in range(DRAWS):
+        theirs, ours = twins(torchs, *args, dtype=dtype, **options)
+        oracle = torchs(*args, dtype=torch.float64, **options)
+        oracle.load_state_dict({k: v.double() for k, v in theirs.state_dict().items()})
+        inputs = [torch.randn(shape).to(dtype) for shape in shapes]
+        results = []
+        for module, kind in ((ours, dtype), (theirs, dtype), (oracle, torch.float64)):
+            own = [x.to(kind).requires_grad_() for x in inputs]
+            outputs, grads = run(call(module), *own, wrt=[*module.parameters(), *own])
+            results.append(outputs + grads)
+        exact = results[2]
+        ours_total = ours_total + errors(results[0], exact, dtype)
+        theirs_total = theirs_total + errors(results[1], exact, dtype)
+        floor = floor + FLOOR_ULP * torch.finfo(dtype).eps * torch.stack(
+            [o.abs().max() for o in exact]
+        )
+    names = [f"output {i}" for i in range(len(outputs))]
+    names += [name for name, _ in ours.named_parameters()]
+    names += [f"input {i}" for i in range(len(shapes))]
+    for i, name in enumerate(names):
+        for j, measure in enumerate(("max", "mean")):
+            error, limit = float(ours_total[i, j]), 1.5 * float(theirs_total[i, j])
+            assert error <= max(limit, float(floor[i])), f"{name}: {measure} {error} > {limit}"
+
+
+class Call(nn.Module):
+    """A module called with its states as separate arguments."""
+
+    def __init__(self, module, num_states):
+        super().__init__()
+        # In a list: its parameters are asked for by the caller, once.
+        self.inner, self.num_states = [module], num_states
+
+    def forward(self, x, *states):
+        return tensors(self.inner[0](x, states if self.num_states == 2 else states[0]))
+
+
+SHAPES = [
+    (9, 3, 5, 7, {}),
+    (33, 4, 65, 63, {}),
+    (12, 2, 7, 33, {"num_layers": 2, "bidirectional": True}),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("theirs", "ours"), LAYERS, ids=class_name)
+def test_layers(theirs, ours, shape, dtype):
+    steps, batch, features, hidden, options = shape
+    count = 2 if theirs is nn.LSTM else 1
+    rows = options.get("num_layers", 1) * (1 + options.get("bidirectional", False))
+    inputs = [(steps, batch, features)] + [(rows, batch, hidden)] * count
+    compare(theirs, dtype, (features, hidden), *inputs, call=lambda m: Call(m, count), **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("theirs", "ours"), CELLS, ids=class_name)
+def test_cells(theirs, ours, dtype):
+    count = 2 if theirs is nn.LSTMCell else 1
+    inputs = [(5, 65)] + [(5, 63)] * count
+    compare(theirs, dtype, (65, 63), *inputs, call=lambda m: Call(m, count))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("theirs", "ours"), LAYERS, ids=class_name)
+def test_long_sequence(theirs, ours, dtype):
+    """T = 512: the error must not grow faster than torch's."""
+    count = 2 if theirs is nn.LSTM else 1
+    inputs = [(512, 2, 8)] + [(1, 2, 16)] * count
+    compare(theirs, dtype, (8, 16), *inputs, call=lambda m: Call(m, count))
