@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+// The K best of a stream of values: larger first, and of equals the lower index first. The result
+// does not depend on the order in which they come, so streams can be cut and merged anyhow.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/scratch.h"
+
+namespace seq2seq_ext::kernels::cpu {
+
+template <class T>  // float or double
+struct Candidate {
+  T value;
+  int64_t index;
+};
+
+// One stream a row. Values must not be NaN (NaN does no harm, but what is then kept is arbitrary).
+template <class T>
+class TopK {
+ public:
+  TopK(int64_t rows, int64_t K);
+
+  // Whether `value`, of an index above all that the row has seen, would be kept.
+  bool wants(int64_t row, T value) const { return size_[row] < K_ || value > worst_[row]; }
+  void offer(int64_t row, T value, int64_t index);
+
+  // The best K of row `row` over several streams of it, in order; together they have seen K at
+  // least.
+  static void merge(TopK* const* streams, int64_t num_streams, int64_t row, T* values,
+                    int64_t* indices);
+
+ private:
+  int64_t K_;
+  ScratchArray<int64_t> size_;       // (rows)
+  ScratchArray<T> worst_;            // (rows), once K are kept
+  ScratchArray<Candidate<T>> kept_;  // (rows, K): heaps with the worst on top
+};
+
+extern template class TopK<float>;
+extern template class TopK<double>;
+
+}  // namespace seq2seq_ext::kernels::cpu

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT
+// Vocabulary pick for one ISA: projection, log-softmax and top-K in one pass over the weights.
+// Included by vocab_<isa>.cpp only.
+//
+// The vocabulary is cut into blocks of kBlock words, whatever the batch or the threads: threads
+// take blocks, a block's logits for a few rows at a time live in the first-level cache, and leave
+// behind their maximum, the sum of their exponentials, and what top-K wants of them. The blocks'
+// sums are then added in the order of the blocks.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "cpu/top_k.h"
+// These come before what is compiled for the ISA (target.h).
+#include "cpu/row_products.h"
+#include "cpu/softmax.h"
+
+namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA {
+namespace {
+
+constexpr int64_t kBlock = 96;
+constexpr int64_t kBlockStride =
+    kBlock + 16;  // room for the tiles' overhang; rows start on cache lines
+
+// A group of rows that shares one pass over all weights.
+template <class S>
+class VocabPick {
+ public:
+  using T = AccOf<S>;
+  using P = Product<S>;
+
+  VocabPick(const VocabPickParams& p, int64_t first, int64_t rows, int threads)
+      : p_(p),
+        first_(first),
+        rows_(rows),
+        blocks_((p.V + kBlock - 1) / kBlock),
+        parts_((blocks_ + Vec<T>::kLanes - 1) / Vec<T>::kLanes * Vec<T>::kLanes),
+        stride_(padded_length<P>(p.H)),
+        hidden_(rows * stride_),
+        maxima_(rows * parts_),
+        sums_(rows * parts_) {
+    pack_activations<P>(static_cast<const S*>(p.hidden) + first * p.H, rows, p.H, hidden_.data());
+    for (int64_t b = 0; b < rows; ++b) {
+      for (int64_t j = blocks_; j < parts_; ++j) {
+        maxima_[b * parts_ + j] = -std::numeric_limits<T>::infinity();
+        sums_[b * parts_ + j] = T(0);
+      }
+    }
+    for (int i = 0; i < threads; ++i) {
+      owned_.push_back(std::make_unique<TopK<T>>(rows, p.K));
+      best_.push_back(owned_.back().get());
+    }
+  }
+
+  void run(const Member& member) {
+    TopK<T>& best = *best_[member.index];
+    // Blocks are handed out a few at a time, in ascending order: a thread that was held up takes
+    // fewer.
+    const int64_t share = std::max<int64_t>(1, blocks_ / (8 * member.size));
+    for (;;) {
+      const int64_t begin = next_block_.fetch_add(share, std::memory_order_relaxed);
+      if (begin >= blocks_) break;
+      for (int64_t j = begin; j < std::min(blocks_, begin + share); ++j) pick_block(j, best);
+    }
+    member.barrier->wait();
+    for (int64_t b = member.begin(rows_); b < member.end(rows_); ++b) finish_row(b, member.size);
+  }
+
+ private:
+  void pick_block(int64_t block, TopK<T>& best) {
+    const int64_t v = block * kBlock, count = std::min(kBlock, p_.V - v);
+    const S* weight = static_cast<const S*>(p_.weight) + v * p_.H;
+    T bias[kBlock] = {};
+    if (p_.bias != nullptr) {
+      const S* source = static_cast<const S*>(p_.bias) + v;
+      for (int64_t i = 0; i < count; ++i) bias[i] = to_acc(source[i]);
+    }
+    const int64_t pass = rows_per_pass<P>(stride_);
+    alignas(64) T logits[8 * kTileRows * kBlockStride];
+    for (int64_t b = 0; b < rows_; b += pass) {
+      const int64_t rows = std::min(pass, rows_ - b);
+      row_products<P>(weight, p_.H, count, p_.H, hidden_.data() + b * stride_, stride_, rows,
+                      logits, kBlockStride, b == 0);
+      for (int64_t i = 0; i < rows; ++i) {
+        pick_row(b + i, block, logits + i * kBlockStride, bias, count, best);
+      }
+    }
+  }
+
+  SEQ2SEQ_EXT_INLINE void pick_row(int64_t b, int64_t block, T* logits, const T* bias,
+                                   int64_t count, TopK<T>& best) {
+    for (int64_t i = count; i < kBlock; ++i) logits[i] = -std::numeric_limits<T>::infinity();
+    for (int64_t i = 0; i < kBlock; i += Vec<T>::kLanes) {
+      store<T>(logits + i, load(logits + i) + load(bias + i));
+    }
+    const SoftmaxPart<T> part = softmax_part(logits, kBlock);
+    maxima_[b * parts_ + block] = part.max;
+    sums_[b * parts_ + block] = part.sum;
+    if (!best.wants(b, part.max)) return;
+    const int64_t v = block * kBlock;
+    if (p_.K == 1) {
+      int64_t i = 0;
+      while (i < count - 1 && logits[i] != part.max) ++i;
+      best.offer(b, part.max, v + i);
+    } else {
+      for (int64_t i = 0; i < count; ++i) {
+        if (best.wants(b, logits[i])) best.offer(b, logits[i], v + i);
+      }
+    }
+  }
+
+  void finish_row(int64_t b, int streams) {
+    T* log_probs = static_cast<T*>(p_.log_probs) + (first_ + b) * p_.K;
+    int64_t* indices = p_.indices + (first_ + b) * p_.K;
+    const SoftmaxPart<T> all =
+        merge_parts(maxima_.data() + b * parts_, sums_.data() + b * parts_, parts_);
+    if (!(all.sum > T(0))) {  // a NaN, a +inf, or nothing but -inf
+      for (int64_t k = 0; k < p_.K; ++k) {
+        log_probs[k] = std::numeric_limits<T>::quiet_NaN();
+        indices[k] = k;
+      }
+      return;
+    }
+    TopK<T>::merge(best_.data(), streams, b, log_probs, indices);
+    const double log_sum = std::log(static_cast<double>(all.sum));
+    for (int64_t k = 0; k < p_.K; ++k) {
+      log_probs[k] = static_cast<T>((static_cast<double>(log_probs[k]) - all.max) - log_sum);
+    }
+  }
+
+  const VocabPickParams& p_;
+  const int64_t first_, rows_, blocks_, parts_, stride_;
+  ScratchArray<typename P::Activation> hidden_;  // (rows, stride)
+  ScratchArray<T> maxima_, sums_;                // (rows, parts): softmax_part of each block
+  std::vector<std::unique_ptr<TopK<T>>> owned_;
+  std::vector<TopK<T>*> best_;  // one a thread
+  std::atomic<int64_t> next_block_{0};
+};
+
+template <class S>
+Status vocab_pick_as(const VocabPickParams& p, const Runtime& runtime) {
+  constexpr int64_t kMinWorkPerThread = 128 << 10;  // multiply-adds, about 5 us
+  const int64_t blocks = (p.V + kBlock - 1) / kBlock;
+  // Bounds the work memory; weights are streamed once for each group of rows.
+  const int64_t group = std::clamp<int64_t>((int64_t{4} << 20) / p.K, 1, 512);
+  for (int64_t first = 0; first < p.B; first += group) {
+    const int64_t rows = std::min(group, p.B - first);
+    const int64_t useful = std::min(blocks, rows * p.V * p.H / kMinWorkPerThread);
+    const int threads = static_cast<int>(std::clamp<int64_t>(useful, 1, runtime.num_threads));
+    VocabPick<S> pick(p, first, rows, threads);
+    run_team(runtime, threads, [&](const Member& member) { pick.run(member); });
+  }
+  return Status::ok();
+}
+
+}  // namespace
+
+Status vocab_pick(const VocabPickParams& p, const Runtime& runtime) {
+  if (p.K < 1 || p.K > p.V) {
+    return Status::invalid("vocab_pick: expected 1 <= K <= V = " + std::to_string(p.V) +
+                           ", got K = " + std::to_string(p.K));
+  }
+  switch (p.dtype) {
+    case DType::kFloat32:
+      return vocab_pick_as<float>(p, runtime);
+    case DType::kFloat64:
+      return vocab_pick_as<double>(p, runtime);
+    case DType::kBFloat16:
+      return vocab_pick_as<BFloat16>(p, runtime);
+    default:
+      return Status::invalid("vocab_pick: expected float32, float64 or bfloat16");
+  }
+}
+
+}  // namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA
