@@ -97,7 +97,7 @@ def cpu_library():
         extra_compile_args={
             "cxx": COMMON + (DEBUG if is_set("SEQ2SEQ_EXT_DEBUG", "0") else OPTIMISE)
         },
-        # First, since torch's libraries export parts of the C++ runtime, which must not come from them.
+        # Named first: torch's libraries export parts of the C++ runtime, too, to be left alone.
         libraries=["stdc++"],
         depends=[str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*.h"))],
         py_limited_api=True,
