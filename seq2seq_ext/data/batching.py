@@ -41,8 +41,10 @@ def lengths_of(rows: Sequence[Sequence[int]]) -> Tensor:
     return torch.tensor([len(row) for row in rows], dtype=torch.int64)
 
 
-def encode_sources(tokenizer: Tokenizer, texts: Sequence[str], name: str = "input") -> list[list[int]]:
-    """Token ids of each source, <eos> at the end.
+def encode_texts(
+    tokenizer: Tokenizer, texts: Sequence[str], name: str = "input"
+) -> list[list[int]]:
+    """Token ids of each text: x_1 ... x_T, with no special tokens.
 
     Raises:
         DataError: a text has no tokens.
@@ -51,14 +53,14 @@ def encode_sources(tokenizer: Tokenizer, texts: Sequence[str], name: str = "inpu
     for number, ids in enumerate(encoded, 1):
         if not ids:
             raise DataError(f"{name}:{number}: no tokens in {texts[number - 1]!r}")
-    return [[*ids, EOS] for ids in encoded]
+    return encoded
 
 
 def encode_pairs(source: Tokenizer, target: Tokenizer, pairs: Sequence[Pair]) -> list[Example]:
-    """Token ids of each pair, <eos> at the end of both sides."""
-    sources = encode_sources(source, [s for s, _ in pairs])
-    targets = encode_sources(target, [t for _, t in pairs])
-    return list(zip(sources, targets, strict=True))
+    """Token ids of each pair, <eos> at the end of the target."""
+    sources = encode_texts(source, [s for s, _ in pairs], "source")
+    targets = encode_texts(target, [t for _, t in pairs], "target")
+    return [(s, [*t, EOS]) for s, t in zip(sources, targets, strict=True)]
 
 
 def collate(examples: Sequence[Example]) -> Batch:

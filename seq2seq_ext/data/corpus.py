@@ -86,9 +86,7 @@ def read_pairs(source: _PathLike, target: _PathLike | None = None) -> list[Pair]
                 "parallel files must have the same number of lines"
             )
         pairs = list(
-            zip(
-                check_lines(sources, str(source)), check_lines(targets, str(target)), strict=True
-            )
+            zip(check_lines(sources, str(source)), check_lines(targets, str(target)), strict=True)
         )
     if not pairs:
         raise DataError(f"{source}: no lines")

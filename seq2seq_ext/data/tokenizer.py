@@ -35,7 +35,7 @@ def _word_boundaries() -> list[normalizers.Normalizer]:
     these need no joiner, and "aime" is one token wherever it stands.
     """
     return [
-        normalizers.Replace("’", "'"),  # noqa: RUF001 - the typographic apostrophe
+        normalizers.Replace("’", "'"),
         normalizers.Replace(Regex(r"(?<=\w)(?='(?!\w))"), f" {JOINER}"),  # dogs' -> dogs ￭'
         normalizers.Replace(Regex(r"(?<=\w')(?=\w)"), " "),
         normalizers.Replace(Regex(rf"(?<=\w)(?=[^\w\s'{JOINER}])"), f" {JOINER}"),
@@ -86,14 +86,12 @@ class Tokenizer:
         if min_frequency < 1:
             raise ValueError(f"min_frequency: expected at least 1, got {min_frequency}")
         tokenizer = _build(kind, lowercase)
-        options = {
-            "vocab_size": vocab_size,
-            "min_frequency": min_frequency,
-            "special_tokens": list(SPECIALS),
-            "show_progress": False,
-        }
-        trainer = (
-            trainers.BpeTrainer(**options) if kind == "bpe" else trainers.WordLevelTrainer(**options)
+        make = trainers.BpeTrainer if kind == "bpe" else trainers.WordLevelTrainer
+        trainer = make(
+            vocab_size=vocab_size,
+            min_frequency=min_frequency,
+            special_tokens=list(SPECIALS),
+            show_progress=False,
         )
         tokenizer.train_from_iterator(texts, trainer)
         return cls(kind, tokenizer)

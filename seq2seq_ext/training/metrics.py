@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 References = Sequence[Sequence[str]]
 
@@ -119,7 +120,7 @@ def score(hypotheses: Sequence[str], references: References) -> Scores:
     _check(hypotheses, references)
     # sacrebleu wants one list per reference number; None where a sentence has fewer.
     most = max(map(len, references))
-    streams = [
+    streams: Any = [
         [right[i] if i < len(right) else None for right in references] for i in range(most)
     ]
     bleu, chrf = BLEU(), CHRF()

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: MIT
+"""The commands and their options; what they do is in the modules beside this one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from seq2seq_ext.cli.console import CommandError, log
+from seq2seq_ext.data.corpus import DataError
+from seq2seq_ext.training.translator import ModelError
+
+app = typer.Typer(
+    name="seq2seq-ext",
+    help="Train and use recurrent sequence-to-sequence models on the seq2seq_ext kernels.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads; by default torch's own choice.")
+]
+ModelDir = Annotated[Path, typer.Argument(help="Model directory that `train` or `demo` wrote.")]
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")] = Path("demo"),
+    epochs: Annotated[int, typer.Option(min=1)] = 12,
+    size: Annotated[int, typer.Option(min=100, help="Pairs in the phrasebook.")] = 16_000,
+    hidden: Annotated[int, typer.Option(min=2, help="Hidden size; embeddings are as wide.")] = 128,
+    seed: Annotated[int, typer.Option()] = 0,
+    threads: Threads = None,
+) -> None:
+    """Train on the phrasebook, evaluate, translate, draw, and time against torch.nn."""
+    from seq2seq_ext.cli.demo import run
+
+    run(output, epochs=epochs, size=size, hidden=hidden, seed=seed, threads=threads)
+
+
+@app.command()
+def translate(
+    model: ModelDir,
+    sentences: Annotated[
+        list[str] | None, typer.Argument(help="Sentences; none: the lines of --input.")
+    ] = None,
+    input: Annotated[
+        str, typer.Option("--input", "-i", help="Text file, plain or .gz; '-': stdin.")
+    ] = "-",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; none: stdout.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    threads: Threads = None,
+) -> None:
+    """Translate sentences, one a line."""
+    from seq2seq_ext.cli.translate import run
+
+    run(model, sentences or [], input, output, batch_size=batch_size, threads=threads)
+
+
+@app.command()
+def evaluate(
+    model: ModelDir,
+    data: Annotated[
+        Path | None, typer.Argument(help="Pairs: source TAB target, plain or .gz.")
+    ] = None,
+    source: Annotated[Path | None, typer.Option(help="Source text, with --target.")] = None,
+    target: Annotated[Path | None, typer.Option(help="Target text, line by line.")] = None,
+    references: Annotated[
+        Literal["each", "any"],
+        typer.Option(
+            help="each: every line is scored by itself; any: all targets of a source are right."
+        ),
+    ] = "each",
+    max_words: Annotated[
+        int | None, typer.Option(min=1, help="Leave out pairs with more words on a side.")
+    ] = None,
+    hypotheses: Annotated[
+        Path | None, typer.Option(help="Write source, hypothesis, references as TSV.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    threads: Threads = None,
+) -> None:
+    """Translate the sources and score the result against the targets."""
+    from seq2seq_ext.cli.evaluate import run
+
+    run(
+        model,
+        data,
+        source,
+        target,
+        any_reference=references == "any",
+        max_words=max_words,
+        hypotheses=hypotheses,
+        as_json=json,
+        batch_size=batch_size,
+        threads=threads,
+    )
+
+
+@app.command()
+def trace(
+    model: ModelDir,
+    sentence: Annotated[str, typer.Argument(help="The sentence to follow.")],
+    plot: Annotated[
+        Path | None, typer.Option(help="PNG file with attention and state norms.")
+    ] = None,
+    values: Annotated[int, typer.Option(min=1, help="Values of each vector to show.")] = 4,
+    threads: Threads = None,
+) -> None:
+    """Show x_t, h_t, c, s_t', y_t' and the attention of one translation."""
+    from seq2seq_ext.cli.trace import run
+
+    run(model, sentence, plot=plot, values=values, threads=threads)
+
+
+@app.command()
+def info(threads: Threads = None) -> None:
+    """Show versions, libraries, instruction set and threads."""
+    from seq2seq_ext.cli.info import run
+
+    run(threads)
+
+
+def _one_line(error: BaseException) -> str:
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    return " ".join(message.split()) or type(error).__name__
+
+
+def _register_train() -> None:
+    # `train` has many options: they stand in a module of their own.
+    from seq2seq_ext.cli.train import train
+
+    app.command()(train)
+
+
+_register_train()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns the exit code.
+
+    0: done; 2: bad input, with one line on stderr; 130: stopped by Ctrl-C.
+    """
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(
+            args=None if arguments is None else list(arguments),
+            prog_name="seq2seq-ext",
+            standalone_mode=False,
+        )
+    except (KeyboardInterrupt, typer.Abort):
+        log.print("interrupted")
+        return 130
+    except BrokenPipeError:
+        # Whoever read us (head, less) has gone; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (CommandError, DataError, ModelError, ArithmeticError) as error:
+        return _fail(error)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's own: unknown option, missing argument, ...
+            return _fail(error)
+        raise
+    return result if isinstance(result, int) else 0
+
+
+def _fail(error: BaseException) -> int:
+    print(f"seq2seq-ext: error: {_one_line(error)}", file=sys.stderr)
+    return 2

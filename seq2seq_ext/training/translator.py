@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""A trained model with its tokenizers: translating text, and the model directory.
+
+A model directory holds `config.json`, `model.safetensors`, `source_tokenizer.json` and
+`target_tokenizer.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seq2seq_ext.data.batching import encode_texts, lengths_of, pad
+from seq2seq_ext.data.tokenizer import EOS, PAD, SOS, Tokenizer
+from seq2seq_ext.generation import GenerateOutput
+from seq2seq_ext.nn import Seq2Seq
+from seq2seq_ext.training.config import ModelConfig
+from seq2seq_ext.training.files import replacing, write_text
+
+FORMAT = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SOURCE_TOKENIZER, TARGET_TOKENIZER = "source_tokenizer.json", "target_tokenizer.json"
+
+
+class ModelError(ValueError):
+    """A model directory that cannot be read; the message names the file."""
+
+
+class Translator:
+    """A `Seq2Seq` model that takes and gives text.
+
+    >>> translator = Translator.load("demo/model")  # doctest: +SKIP
+    >>> translator.translate(["I love you"])  # doctest: +SKIP
+    ["Je t'aime"]
+    """
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        source: Tokenizer,
+        target: Tokenizer,
+        training: dict[str, Any] | None = None,
+    ) -> None:
+        self.model, self.source, self.target = model, source, target
+        self.training = training or {}
+
+    @classmethod
+    def build(
+        cls, config: ModelConfig, source: Tokenizer, target: Tokenizer, *, max_new_tokens: int
+    ) -> Translator:
+        """A model with fresh weights (torch's default generator) for these vocabularies."""
+        model = Seq2Seq.build(
+            source.vocab_size,
+            target.vocab_size,
+            pad_token_id=PAD,
+            bos_token_id=SOS,
+            eos_token_id=EOS,
+            **config.to_dict(),
+        )
+        model.generation_config = model.generation_config.replace(max_new_tokens=max_new_tokens)
+        return cls(model, source, target)
+
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(B, S) ids and (B,) lengths. Raises DataError where a text has no tokens."""
+        rows = encode_texts(self.source, texts)
+        return pad(rows), lengths_of(rows)
+
+    def translate(self, texts: Sequence[str], *, batch_size: int = 64) -> list[str]:
+        """The translation of each text, in order. Raises DataError where a text has no tokens."""
+        results = [""] * len(texts)
+        for indices, output in self.generate(texts, batch_size=batch_size):
+            for index, row in zip(indices, output.sequences.tolist(), strict=True):
+                results[index] = self.target.decode(row)
+        return results
+
+    def generate(
+        self, texts: Sequence[str], *, batch_size: int = 64, **options: Any
+    ) -> list[tuple[list[int], GenerateOutput]]:
+        """Decoded batches of similar length, each with the indices of its texts."""
+        rows = encode_texts(self.source, texts)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        batches = []
+        for start in range(0, len(order), batch_size):
+            indices = order[start : start + batch_size]
+            chosen = [rows[i] for i in indices]
+            output = self.model.generate(
+                pad(chosen), lengths_of(chosen), return_dict_in_generate=True, **options
+            )
+            assert isinstance(output, GenerateOutput)
+            batches.append((indices, output))
+        return batches
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Writes the model directory, file by file, each whole or not at all."""
+        path = Path(directory)
+        path.mkdir(parents=True, exist_ok=True)
+        for name, tokenizer in ((SOURCE_TOKENIZER, self.source), (TARGET_TOKENIZER, self.target)):
+            with replacing(path / name) as temporary:
+                tokenizer.save(temporary)
+        self.save_weights(path)
+        config = {
+            "format": FORMAT,
+            "tokenizers": {"source": self.source.kind, "target": self.target.kind},
+            "model": self.model.config(),
+            "training": self.training,
+        }
+        write_text(path / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+    def save_weights(self, path: Path) -> None:
+        from safetensors.torch import save_file
+
+        weights = {name: t.detach().contiguous() for name, t in self.model.state_dict().items()}
+        with replacing(path / WEIGHTS) as temporary:
+            save_file(weights, str(temporary))
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> Translator:
+        """Reads a model directory.
+
+        Raises:
+            ModelError: a file is missing, broken, or does not fit the others.
+        """
+        path = Path(directory)
+        if not path.is_dir():
+            raise ModelError(f"{path}: no such model directory")
+        for name in (CONFIG, WEIGHTS, SOURCE_TOKENIZER, TARGET_TOKENIZER):
+            if not (path / name).is_file():
+                raise ModelError(f"{path}: not a model directory, {name} is missing")
+        config = _read_config(path / CONFIG)
+        try:
+            source = Tokenizer.load(path / SOURCE_TOKENIZER, config["tokenizers"]["source"])
+            target = Tokenizer.load(path / TARGET_TOKENIZER, config["tokenizers"]["target"])
+        except (ValueError, OSError) as error:
+            raise ModelError(str(error)) from None
+        model = _load_model(path, config["model"])
+        sizes = (model.encoder.vocab_size, model.decoder.vocab_size)
+        if sizes != (source.vocab_size, target.vocab_size):
+            raise ModelError(f"{path}: the tokenizers' vocabularies are not the model's")
+        return cls(model, source, target, config.get("training"))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{path}: not readable ({error})") from None
+    if not isinstance(config, dict) or not {"format", "tokenizers", "model"} <= set(config):
+        raise ModelError(f"{path}: not a model configuration")
+    if config["format"] != FORMAT:
+        raise ModelError(f"{path}: format {config['format']!r}, this version reads {FORMAT}")
+    if not {"source", "target"} <= set(config["tokenizers"]):
+        raise ModelError(f"{path}: not a model configuration")
+    return config
+
+
+def _load_model(path: Path, config: dict[str, Any]) -> Seq2Seq:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights = load_file(str(path / WEIGHTS))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path / WEIGHTS}: broken ({error})") from None
+    dtype = next(iter(weights.values())).dtype if weights else torch.float32
+    try:
+        model = Seq2Seq.from_config(config, dtype=dtype)
+        model.load_state_dict(weights)
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise ModelError(f"{path}: weights and configuration do not fit ({reason})") from None
+    return model.eval()
