@@ -67,6 +67,11 @@ def _must_cast(x: Tensor) -> bool:
     return torch.is_autocast_enabled(x.device.type) or (x.dtype == torch.float16 and x.is_cpu)
 
 
+def _is_strict(x: Tensor) -> bool:
+    """Whether no autocast mends a mix of dtypes: then it must be seen before it is cast away."""
+    return not torch.is_autocast_enabled(x.device.type)
+
+
 def _cast_dtypes(x: Tensor) -> tuple[torch.dtype, torch.dtype]:
     """The dtypes to compute in and to return."""
     device = x.device.type
@@ -137,7 +142,7 @@ def lstm_sequence(
     """
     if _must_cast(x):
         compute, result = _cast_dtypes(x)
-        if x.dtype == result:  # no autocast to mend a mix of dtypes: see it before it is cast away
+        if _is_strict(x):
             _checks.sequence("lstm", x, h0, c0, weights, lengths, reverse)
         with _without_autocast(x):
             y, h_n, c_n = lstm_sequence(
@@ -179,7 +184,7 @@ def gru_sequence(
     """
     if _must_cast(x):
         compute, result = _cast_dtypes(x)
-        if x.dtype == result:
+        if _is_strict(x):
             _checks.sequence("gru", x, h0, None, weights, lengths, reverse)
         with _without_autocast(x):
             y, h_n = gru_sequence(
@@ -222,7 +227,7 @@ def rnn_sequence(
     relu = _checks.is_relu(nonlinearity)
     if _must_cast(x):
         compute, result = _cast_dtypes(x)
-        if x.dtype == result:
+        if _is_strict(x):
             _checks.sequence("rnn", x, h0, None, weights, lengths, reverse)
         with _without_autocast(x):
             y, h_n = rnn_sequence(
@@ -265,7 +270,7 @@ def lstm_step(x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor]) -> tup
     """
     if _must_cast(x):
         compute, result = _cast_dtypes(x)
-        if x.dtype == result:
+        if _is_strict(x):
             _checks.step("lstm", x, h, c, weights)
         with _without_autocast(x):
             h_n, c_n = lstm_step(
@@ -296,7 +301,7 @@ def gru_step(x: Tensor, h: Tensor, weights: Sequence[Tensor]) -> Tensor:
     """
     if _must_cast(x):
         compute, result = _cast_dtypes(x)
-        if x.dtype == result:
+        if _is_strict(x):
             _checks.step("gru", x, h, None, weights)
         with _without_autocast(x):
             h_n = gru_step(
@@ -326,7 +331,7 @@ def rnn_step(
     relu = _checks.is_relu(nonlinearity)
     if _must_cast(x):
         compute, result = _cast_dtypes(x)
-        if x.dtype == result:
+        if _is_strict(x):
             _checks.step("rnn", x, h, None, weights)
         with _without_autocast(x):
             h_n = rnn_step(
@@ -390,7 +395,7 @@ def attention_step(
     additive = _checks.is_additive(score)
     if _must_cast(query):
         compute, result = _cast_dtypes(query)
-        if query.dtype == result:
+        if _is_strict(query):
             _checks.attention(query, keys, values, lengths, additive, w_query, v)
         with _without_autocast(query):
             context, weights = attention_step(
@@ -440,7 +445,7 @@ def vocab_pick(
     """
     if _must_cast(hidden):
         compute, result = _cast_dtypes(hidden)
-        if hidden.dtype == result:
+        if _is_strict(hidden):
             _checks.vocab(hidden, weight, bias, k)
         with _without_autocast(hidden):
             return vocab_pick(

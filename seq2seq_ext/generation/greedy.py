@@ -77,6 +77,10 @@ class _Greedy:
         self.encoder, self.config = model.encoder, config
         self.decoder: Decoder = model.decoder
         self.weight, self.bias = self.decoder.output_parameters()
+        device = self.weight.device.type
+        if torch.is_autocast_enabled(device):  # once, and not at each step
+            dtype = torch.get_autocast_dtype(device)
+            self.weight, self.bias = self.weight.to(dtype), self.bias.to(dtype)
         self.no_eos = self.bias.clone()
         if config.eos_token_ids:
             self.no_eos[list(config.eos_token_ids)] = -math.inf

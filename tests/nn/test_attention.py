@@ -100,7 +100,7 @@ def test_invariant_preparation_is_the_same_alone_and_in_a_batch(kind, dtype):
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="kind must be one of dot.*got 'luong'"):
+    with pytest.raises(ValueError, match=r"kind must be one of dot.*got 'luong'"):
         Attention(4, 4, "luong")
     with pytest.raises(ValueError, match="needs query_size == memory_size, got 4 and 5"):
         Attention(4, 5, "dot")

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: MIT
+import pytest
+import torch
+
+from seq2seq_ext import _backend
+from seq2seq_ext.nn import Seq2Seq
+
+EOS = [2, 3, 4, 5, 6, 7, 8]
+
+KINDS = [
+    {"context": "initial_state", "bridge": "copy"},
+    {"context": "initial_state", "bridge": "mean"},
+    {"context": "every_step", "summary": "mean"},
+    {"context": "attention", "attention": "general"},
+    {"context": "attention", "attention": "additive", "input_feeding": True},
+    {"context": "attention", "attention": "scaled_dot", "tied_embeddings": True},
+]
+
+
+def make(dtype=torch.float32, vocab=23, **options):
+    """A model whose rows end at different steps: its weights are larger than fresh ones."""
+    arguments = {"embedding_size": 16, "hidden_size": 24, "bidirectional": True, "cell": "lstm"}
+    model = Seq2Seq.build(vocab, vocab, eos_token_id=EOS, **{**arguments, **options})
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "output" in name or "combine" in name or "weight_ih" in name:
+                parameter.mul_(4)
+    return model.to(dtype).eval()
+
+
+def sources(batch=13, size=9, vocab=23):
+    lengths = torch.randint(1, size + 1, (batch,))
+    lengths[0] = size
+    src = torch.randint(3, vocab, (batch, size))
+    return torch.where(torch.arange(size) < lengths[:, None], src, 0), lengths
+
+
+def by_hand(model, src, length, limit, eos):
+    """One row by the training forward: the whole prefix again at every step."""
+    tokens, log_probs = [1], []
+    while len(tokens) <= limit:
+        logits = model(src[None, :length], [length], torch.tensor([tokens]))[0, -1]
+        best = torch.log_softmax(logits.double(), -1).max(-1)
+        tokens.append(int(best.indices))
+        log_probs.append(float(best.values))
+        if tokens[-1] in eos:
+            break
+    return tokens[1:], log_probs
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_rows_end_by_themselves_and_match_the_training_forward(options):
+    model = make(torch.float64, **options)
+    src, lengths = sources()
+    out = model.generate(src, lengths, max_new_tokens=24, return_dict_in_generate=True)
+    assert len(set(out.lengths.tolist())) > 2
+    for row in range(len(src)):
+        with torch.no_grad():
+            tokens, log_probs = by_hand(model, src[row], int(lengths[row]), 24, set(EOS))
+        n = int(out.lengths[row])
+        assert out.sequences[row, :n].tolist() == tokens
+        assert not out.sequences[row, n:].any()
+        assert not out.token_log_probs[row, n:].any()
+        torch.testing.assert_close(out.token_log_probs[row, :n], torch.tensor(log_probs).double())
+        torch.testing.assert_close(out.sequences_scores[row], torch.tensor(sum(log_probs)).double())
+    assert out.sequences.size(1) == out.lengths.max()
+
+
+@pytest.mark.skipif(not _backend.available("cpu"), reason="the reference rounds by its BLAS")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_alone_and_in_any_batch_the_same_bits(options, dtype):
+    for cell in ("lstm", "gru", "rnn"):
+        model = make(dtype, cell=cell, num_layers=2, **options)
+        src, lengths = sources(batch=37)
+        arguments = {"max_new_tokens": 20, "return_dict_in_generate": True}
+        whole = model.generate(src, lengths, **arguments)
+        groups = [[0], [5], [36], [36, 5, 5, 0], list(range(17)), torch.randperm(37).tolist()]
+        for rows in groups:
+            size = int(lengths[rows].max())
+            part = model.generate(src[rows, :size], lengths[rows], **arguments)
+            steps = part.sequences.size(1)
+            assert torch.equal(part.lengths, whole.lengths[rows])
+            assert torch.equal(part.sequences, whole.sequences[rows, :steps])
+            assert torch.equal(part.token_log_probs, whole.token_log_probs[rows, :steps])
+            assert torch.equal(part.sequences_scores, whole.sequences_scores[rows])
+
+
+def test_everything_on_request():
+    model = make()
+    src, lengths = sources()
+    out = model.generate(
+        src,
+        lengths,
+        max_new_tokens=24,
+        return_dict_in_generate=True,
+        output_scores=True,
+        output_attentions=True,
+        output_hidden_states=True,
+    )
+    steps = out.sequences.size(1)
+    inside = torch.arange(steps) < out.lengths[:, None]
+    assert out.attentions.shape == (13, steps, 9)
+    assert out.hidden_states.shape == (13, steps, 24)
+    assert out.contexts.shape == (13, steps, 24)
+    assert out.scores.shape == (13, steps, 23)
+    torch.testing.assert_close(out.attentions.sum(-1), inside.float())
+    assert not out.attentions[
+        ~(torch.arange(9) < lengths[:, None])[:, None].expand(-1, steps, -1)
+    ].any()
+    torch.testing.assert_close(out.scores.exp().sum(-1)[inside], torch.ones(int(inside.sum())))
+    torch.testing.assert_close(out.scores.amax(-1)[inside], out.token_log_probs[inside])
+    assert torch.equal(out.scores.argmax(-1)[inside], out.sequences[inside])
+    for buffer in (out.scores, out.hidden_states, out.contexts):
+        assert not buffer[~inside].any()
+    encoded = model.encoder(src, lengths)
+    torch.testing.assert_close(out.contexts, out.attentions @ encoded.outputs)
+    plain = model.generate(src, lengths, max_new_tokens=24, return_dict_in_generate=True)
+    assert plain.scores is plain.attentions is plain.hidden_states is plain.contexts is None
+    assert torch.equal(plain.sequences, out.sequences)
+
+
+def test_a_fixed_context_is_returned_once():
+    model = make(context="every_step")
+    src, lengths = sources()
+    options = {"max_new_tokens": 4, "return_dict_in_generate": True, "output_hidden_states": True}
+    out = model.generate(src, lengths, **options)
+    assert out.contexts.shape == (13, 24)
+    with pytest.raises(ValueError, match="output_attentions needs a decoder with context"):
+        model.generate(src, lengths, output_attentions=True)
+
+
+def test_limits():
+    model = make()
+    src, lengths = sources()
+    assert model.generate(src, lengths, max_new_tokens=1).shape == (13, 1)
+    out = model.generate(
+        src, lengths, min_new_tokens=9, max_new_tokens=40, return_dict_in_generate=True
+    )
+    assert out.lengths.min() >= 10  # nine tokens, then end-of-sequence at the earliest
+    eos = torch.isin(out.sequences, torch.tensor(EOS))
+    assert not eos[:, :9].any()
+    free = model.generate(src, lengths, eos_token_id=None, max_new_tokens=40)
+    assert free.shape == (13, 40)
+
+
+def test_special_tokens():
+    model = make()
+    src, lengths = sources()
+    base = model.generate(src, lengths, max_new_tokens=12)
+    padded = model.generate(src, lengths, max_new_tokens=12, pad_token_id=22)
+    out = model.generate(src, lengths, max_new_tokens=12, return_dict_in_generate=True)
+    past = torch.arange(base.size(1)) >= out.lengths[:, None]
+    assert past.any()
+    assert (padded[past] == 22).all()
+    assert torch.equal(padded[~past], base[~past])
+    other = model.generate(src, lengths, max_new_tokens=12, decoder_start_token_id=17)
+    assert not torch.equal(other[:, :1], base[:, :1])
+
+
+def test_training_mode_comes_back_and_dropout_stays_off():
+    model = make(dropout=0.5, num_layers=2)
+    src, lengths = sources()
+    want = model.generate(src, lengths, max_new_tokens=12)
+    model.train()
+    model.encoder.embedding.eval()
+    assert torch.equal(model.generate(src, lengths, max_new_tokens=12), want)
+    assert model.training
+    assert model.decoder.rnn.training
+    assert not model.encoder.embedding.training
+    with pytest.raises(IndexError):
+        model.generate(src + 23, lengths)
+    assert model.training
+
+
+def test_results_are_ordinary_tensors():
+    model = make()
+    src, lengths = sources()
+    out = model.generate(src, lengths, max_new_tokens=5, return_dict_in_generate=True)
+    assert not any(t.is_inference() for t in out if t is not None)
+    fed = torch.cat([torch.full((13, 1), 1), out.sequences[:, :-1]], 1)
+    model(src, lengths, fed).sum().backward()
+
+
+def test_lengths_from_padding():
+    model = make()
+    src, lengths = sources()
+    assert torch.equal(
+        model.generate(src, max_new_tokens=9), model.generate(src, lengths, max_new_tokens=9)
+    )
+
+
+def test_empty_batch():
+    model = make()
+    out = model.generate(torch.zeros(0, 5, dtype=torch.int64), return_dict_in_generate=True)
+    assert out.sequences.shape == (0, 0)
+    assert out.lengths.shape == out.sequences_scores.shape == (0,)
+
+
+def test_bad_calls():
+    model = make()
+    src, lengths = sources()
+    with pytest.raises(TypeError, match="unknown option max_length"):
+        model.generate(src, lengths, max_length=9)
+    with pytest.raises(NotImplementedError, match="num_beams=4 is not supported"):
+        model.generate(src, lengths, num_beams=4)
+    with pytest.raises(ValueError, match=r"eos_token_id must lie in \[0, 23\), got 23"):
+        model.generate(src, lengths, eos_token_id=23)
+    with pytest.raises(IndexError, match="src must hold ids"):
+        model.generate(src + 23, lengths)
+    with pytest.raises(ValueError, match="lengths"):
+        model.generate(src, lengths + 9)
+    with pytest.raises(ValueError, match="at least one position"):
+        model.generate(src[:, :0])
+    model = Seq2Seq.build(23, 23, bos_token_id=None)
+    with pytest.raises(ValueError, match="decoder_start_token_id or bos_token_id must be given"):
+        model.generate(src, lengths)
