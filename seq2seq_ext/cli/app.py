@@ -18,7 +18,6 @@ from seq2seq_ext.training.translator import ModelError
 app = typer.Typer(
     name="seq2seq-ext",
     help="Train and use recurrent sequence-to-sequence models on the seq2seq_ext kernels.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -153,9 +152,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 2: bad input, with one line on stderr; 130: stopped by Ctrl-C.
     """
     command = typer.main.get_command(app)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         result = command.main(
-            args=None if arguments is None else list(arguments),
+            args=given or ["--help"],
             prog_name="seq2seq-ext",
             standalone_mode=False,
         )

@@ -23,8 +23,10 @@ from seq2seq_ext.training.trainer import Progress as TrainingProgress
 from seq2seq_ext.training.trainer import Reporter
 
 # Results go to stdout, everything about the work under way to stderr.
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False)
 log = Console(stderr=True, highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = 160  # a pipe or file has no width of its own: do not fold tables at 80
 
 
 class CommandError(Exception):
@@ -146,6 +148,8 @@ class TrainingBar(Reporter):
 
 def print_scores(scores: Scores, title: str, out: Console = console) -> None:
     table = Table(title=title, title_justify="left", show_header=False, box=None)
+    table.add_column()
+    table.add_column(overflow="fold")
     rows = [
         ("sentences", f"{scores.sentences}"),
         ("exact match", f"{100 * scores.exact_match:.2f} %"),

@@ -31,9 +31,15 @@ def run(threads: int | None) -> None:
         "machine": f"{platform.system()} {platform.machine()}",
         "threads": str(torch.get_num_threads()),
     }
-    rows |= {name: str(value) for name, value in seq2seq_ext.backend_info().items()}
+    for name, value in seq2seq_ext.backend_info().items():
+        if isinstance(value, dict):
+            rows |= {f"{name} {key}": str(v) for key, v in value.items()}
+        else:
+            rows[name] = str(value)
     rows |= {package: _version(package) for package in _PACKAGES}
     table = Table(show_header=False, box=None)
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)

@@ -133,6 +133,7 @@ def plot_trace(trace: Trace, path: Path) -> None:
         CommandError: the file cannot be written, or its name has no known ending.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     panels = 1 if trace.attention is None else 2
     figure = Figure(figsize=(6 * panels, 4.5), layout="constrained")
@@ -143,19 +144,21 @@ def plot_trace(trace: Trace, path: Path) -> None:
         axes[0].set_yticks(range(len(trace.target)), trace.target)
         axes[0].set(title="attention weights", xlabel="source", ylabel="target")
         figure.colorbar(image, ax=axes[0])
-    norms = axes[-1]
+    norms, largest = axes[-1], 0.0
     for name, states, tokens, marker in (
         ("|h_t|", trace.h, trace.source, "o"),
         ("|s_t'|", trace.s, trace.target, "s"),
     ):
         steps = range(1, len(tokens) + 1)
         values = states.norm(dim=-1).tolist()
+        largest = max(largest, *values)
         norms.plot(steps, values, marker=marker, label=name)
         for step, value, token in zip(steps, values, tokens, strict=True):
             norms.annotate(token, (step, value), textcoords="offset points", xytext=(0, 6))
-    norms.set(title="state norms", xlabel="step", ylim=(0, None))
-    norms.margins(y=0.2)
-    norms.legend()
+    norms.set(title="state norms", xlabel="step", ylim=(0, 1.2 * largest))
+    norms.xaxis.set_major_locator(MaxNLocator(integer=True))
+    norms.margins(x=0.12)
+    norms.legend(loc="lower right")
     figure.suptitle(f"{trace.sentence} → {trace.translation}")
     try:
         figure.savefig(path, dpi=120)

@@ -48,7 +48,7 @@ def test_words_are_cut_as_the_mission_cuts_them() -> None:
 
 def test_no_break_spaces_and_typographic_apostrophes_are_plain() -> None:
     tokenizer = Tokenizer.train("word", ["Je t'aime !"])
-    assert tokenizer.decode(tokenizer.encode("Je\u00a0t’aime\u202f!")) == "Je t'aime !"  # noqa: RUF001
+    assert tokenizer.decode(tokenizer.encode("Je\u00a0t’aime\u202f!")) == "Je t'aime !"
 
 
 def test_unknown_words_and_specials() -> None:
