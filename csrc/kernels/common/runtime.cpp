@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// default_runtime(): a persistent pool of std::threads for the kernels on their own (the kernel tests and benchmarks).
+// default_runtime(): a persistent pool of std::threads for the kernels on their own (the kernel
+// tests and benchmarks).
 #include "common/runtime.h"
 
 #include <unistd.h>
@@ -97,8 +98,8 @@ class ThreadPool {
   uint64_t generation_ = 0;
 };
 
-// Never destroyed: its threads sleep in it until the process ends. A child of fork() has none of its parent's threads,
-// so it gets a pool of its own.
+// Never destroyed: its threads sleep in it until the process ends. A child of fork() has none of
+// its parent's threads, so it gets a pool of its own.
 ThreadPool& pool() {
   static std::mutex mutex;
   static ThreadPool* instance = nullptr;
@@ -111,8 +112,8 @@ ThreadPool& pool() {
   return *instance;
 }
 
-// The number of threads is part of the function, since a Runtime has no other state: two runtimes never disturb each
-// other.
+// The number of threads is part of the function, since a Runtime has no other state: two runtimes
+// never disturb each other.
 template <int kThreads>
 void parallel_for(int64_t count, Task task, void* context) {
   if (count <= 0) return;
@@ -128,7 +129,8 @@ void parallel_for(int64_t count, Task task, void* context) {
 using ParallelFor = void (*)(int64_t count, Task task, void* context);
 
 template <int... kIndex>
-constexpr std::array<ParallelFor, sizeof...(kIndex)> make_table(std::integer_sequence<int, kIndex...>) {
+constexpr std::array<ParallelFor, sizeof...(kIndex)> make_table(
+    std::integer_sequence<int, kIndex...>) {
   return {&parallel_for<kIndex + 1>...};
 }
 

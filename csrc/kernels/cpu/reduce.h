@@ -109,7 +109,7 @@ SEQ2SEQ_EXT_INLINE void reduce_row(const Vec<T>* a, T* out) {
   };
   _mm_storeu_ps(
       reinterpret_cast<float*>(out),
-      add(add(_mm512_castps512_ps128(s), _mm512_maskz_extractf32x4_ps(0xf, s, 1)),
+      add(add(_mm512_maskz_extractf32x4_ps(0xf, s, 0), _mm512_maskz_extractf32x4_ps(0xf, s, 1)),
           add(_mm512_maskz_extractf32x4_ps(0xf, s, 2), _mm512_maskz_extractf32x4_ps(0xf, s, 3))));
 #else
   constexpr int n = detail::kPiece<T>;

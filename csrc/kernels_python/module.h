@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace seq2seq_ext::kernels_python {
+
+void bind_decode(pybind11::module_& m);
+void bind_recurrent(pybind11::module_& m);
+
+}  // namespace seq2seq_ext::kernels_python
