@@ -10,6 +10,7 @@ to anything but 0.
 import functools
 import os
 import platform
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,14 @@ def available(device_type: str = "cpu") -> bool:
     return device_type in _LIBRARIES and device_type not in _problems
 
 
+def _callers_stacklevel() -> int:
+    """The `stacklevel` that points a warning at the user's line: past this package and torch."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(("seq2seq_ext", "torch")):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 @functools.cache
 def _warn_of_fallback(device_type: str) -> None:
     problem = _problems.get(device_type, "there is no library for this device type")
@@ -60,7 +69,7 @@ def _warn_of_fallback(device_type: str) -> None:
         f"seq2seq_ext runs its slow PyTorch reference for {device_type} tensors: {problem}. "
         "See seq2seq_ext.backend_info(); SEQ2SEQ_EXT_STRICT=1 makes this an error.",
         BackendWarning,
-        stacklevel=4,
+        stacklevel=_callers_stacklevel(),
     )
 
 
