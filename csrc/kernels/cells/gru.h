@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The GRU cell (see lstm.h for the conventions). Gate order r, z, n, reset gate applied after the recurrent product, as
-// in torch.nn.GRU:
+// The GRU cell (see lstm.h for the conventions). Gate order r, z, n, reset gate applied after the
+// recurrent product, as in torch.nn.GRU:
 //   r, z = sigmoid(x_part + h_part)   n = tanh(x_part_n + r h_part_n)   h' = (1 - z) n + z h
 #pragma once
 
@@ -17,7 +17,8 @@ struct GruCell {
   static constexpr bool kSplitHidden = true;  // b_hn belongs to h_part_n, inside the reset product
 
   // x_part: W_ih x + b_ih (+ b_hr, b_hz).  h_part: W_hh h (+ b_hn).
-  SEQ2SEQ_EXT_CELL V forward(const V (&x_part)[kGates], const V (&h_part)[kGates], V h_prev, V&, V (&saved)[kSaved]) {
+  SEQ2SEQ_EXT_CELL V forward(const V (&x_part)[kGates], const V (&h_part)[kGates], V h_prev, V&,
+                             V (&saved)[kSaved]) {
     const V r = M::sigmoid(x_part[0] + h_part[0]);
     const V z = M::sigmoid(x_part[1] + h_part[1]);
     const V n = M::tanh(x_part[2] + r * h_part[2]);
@@ -29,8 +30,10 @@ struct GruCell {
   }
 
   // d_state: the part of h's gradient that does not pass through W_hh (z dh), out.
-  // d_gates: dn through x_part, then dr, dz, dn through h_part: gates 1..3 are W_hh's rows in order.
-  SEQ2SEQ_EXT_CELL void backward(V dh, const V (&saved)[kSaved], V, V h_prev, V& d_state, V (&d_gates)[kSaved]) {
+  // d_gates: dn through x_part, then dr, dz, dn through h_part: gates 1..3 are W_hh's rows in
+  // order.
+  SEQ2SEQ_EXT_CELL void backward(V dh, const V (&saved)[kSaved], V, V h_prev, V& d_state,
+                                 V (&d_gates)[kSaved]) {
     const V one = M::constant(1.0);
     const V r = saved[0], z = saved[1], n = saved[2], h_part_n = saved[3];
     const V dn = dh * (one - z) * (one - n * n);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// How a cell's functions are declared, so that one text serves SIMD vectors, CUDA threads and plain scalars.
+// How a cell's functions are declared, so that one text serves SIMD vectors, CUDA threads and plain
+// scalars.
 #pragma once
 
 #if defined(__CUDACC__)

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
-// The contract between a caller and a kernel: plain structs. The caller owns all memory, for the duration of the call.
+// The contract between a caller and a kernel: plain structs. The caller owns all memory, for the
+// duration of the call.
 //
-// Legend: T time, B batch, I input, H hidden, P output of a step (= H, or the LSTM's proj_size), G gates, D directions,
-// S source length, A attention size, C context size, V vocabulary, K picks a row, N valid (time, row) pairs.
+// Legend: T time, B batch, I input, H hidden, P output of a step (= H, or the LSTM's proj_size), G
+// gates, D directions, S source length, A attention size, C context size, V vocabulary, K picks a
+// row, N valid (time, row) pairs.
 //
-// "dtype" tensors have the element type `dtype`. "state" tensors are float64 for float64 and float32 for all others.
-// Inputs may alias each other; an output aliases nothing unless its comment says so. Strides are in elements.
+// "dtype" tensors have the element type `dtype`. "state" tensors are float64 for float64 and
+// float32 for all others. Inputs may alias each other; an output aliases nothing unless its comment
+// says so. Strides are in elements.
 #pragma once
 
 #include <cstdint>
@@ -16,15 +19,18 @@ namespace seq2seq_ext::kernels {
 
 enum class Cell : int { kLstm, kGru, kRnnTanh, kRnnRelu };
 
-constexpr int64_t num_gates(Cell cell) { return cell == Cell::kLstm ? 4 : cell == Cell::kGru ? 3 : 1; }
+constexpr int64_t num_gates(Cell cell) {
+  return cell == Cell::kLstm ? 4 : cell == Cell::kGru ? 3 : 1;
+}
 
-// Values a cell keeps per unit and step for its backward: LSTM i, f, g, o; GRU r, z, n, W_hn h + b_hn; RNN h.
-// (The LSTM keeps its cell state besides, in `saved_cells`.)
+// Values a cell keeps per unit and step for its backward: LSTM i, f, g, o; GRU r, z, n, W_hn h +
+// b_hn; RNN h. (The LSTM keeps its cell state besides, in `saved_cells`.)
 constexpr int64_t num_saved(Cell cell) { return cell == Cell::kLstm || cell == Cell::kGru ? 4 : 1; }
 
 constexpr int kMaxDirections = 2;
 
-// Parameters of one direction of one layer, laid out as torch.nn lays them out (LSTM i, f, g, o; GRU r, z, n).
+// Parameters of one direction of one layer, laid out as torch.nn lays them out (LSTM i, f, g, o;
+// GRU r, z, n).
 struct RecurrentWeights {
   const void* w_ih = nullptr;  // (G*H, I) dtype
   const void* w_hh = nullptr;  // (G*H, P) dtype
@@ -44,8 +50,9 @@ struct RecurrentWeightGrads {
 // ---------------------------------------------------------------------------------------------------------------------
 // Sequence: one layer, one or two directions, all time steps.
 //
-// Row b takes part in its first lengths[b] steps. A reverse direction runs from lengths[b] - 1 down to 0. y is zero from
-// lengths[b] on; h_n and c_n are the states after the last valid step (h0 and c0 where lengths[b] == 0).
+// Row b takes part in its first lengths[b] steps. A reverse direction runs from lengths[b] - 1 down
+// to 0. y is zero from lengths[b] on; h_n and c_n are the states after the last valid step (h0 and
+// c0 where lengths[b] == 0).
 
 struct SequenceShape {
   Cell cell;
@@ -60,17 +67,19 @@ struct SequenceForwardParams {
   SequenceShape shape;
   const void* x;  // (T, B, I) dtype, last dimension contiguous
   int64_t x_stride_t, x_stride_b;
-  void* y;  // (T, B, D*P) dtype, last dimension contiguous; direction d writes columns [d*P, (d+1)*P)
+  void*
+      y;  // (T, B, D*P) dtype, last dimension contiguous; direction d writes columns [d*P, (d+1)*P)
   int64_t y_stride_t, y_stride_b;
 
   struct Direction {
     RecurrentWeights weights;
-    const void* h0;                // (B, P) dtype
-    const void* c0 = nullptr;      // (B, H) state; LSTM only
-    void* h_n;                     // (B, P) dtype
-    void* c_n = nullptr;           // (B, H) state; LSTM only
-    void* saved_gates = nullptr;   // (T*B, num_saved*H) dtype, opaque, for the backward; null: inference
-    void* saved_cells = nullptr;   // (T*B, H) state, LSTM only, opaque; null: inference
+    const void* h0;            // (B, P) dtype
+    const void* c0 = nullptr;  // (B, H) state; LSTM only
+    void* h_n;                 // (B, P) dtype
+    void* c_n = nullptr;       // (B, H) state; LSTM only
+    void* saved_gates =
+        nullptr;  // (T*B, num_saved*H) dtype, opaque, for the backward; null: inference
+    void* saved_cells = nullptr;  // (T*B, H) state, LSTM only, opaque; null: inference
   } direction[kMaxDirections];
 };
 
@@ -80,9 +89,11 @@ struct SequenceBackwardParams {
   int64_t x_stride_t, x_stride_b;
   const void* y;  // (T, B, D*P) dtype: the forward's output
   int64_t y_stride_t, y_stride_b;
-  const void* dy;  // (T, B, D*P) dtype, last dimension contiguous; null: zero. Values past a row's length are ignored.
+  const void* dy;  // (T, B, D*P) dtype, last dimension contiguous; null: zero. Values past a row's
+                   // length are ignored.
   int64_t dy_stride_t, dy_stride_b;
-  void* dx;  // (T, B, I) dtype, contiguous, summed over directions, zero past a row's length; null: not wanted
+  void* dx;  // (T, B, I) dtype, contiguous, summed over directions, zero past a row's length; null:
+             // not wanted
 
   struct Direction {
     RecurrentWeights weights;
@@ -99,14 +110,15 @@ struct SequenceBackwardParams {
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Step: one layer, one direction, one time step, no gradient. Row b's result depends on row b alone, bit for bit.
+// Step: one layer, one direction, one time step, no gradient. Row b's result depends on row b
+// alone, bit for bit.
 
 struct StepParams {
   Cell cell;
   DType dtype;
   int64_t B, I, H, P;
   RecurrentWeights weights;
-  const void* x;            // (B, I) dtype, rows x_stride_b apart
+  const void* x;  // (B, I) dtype, rows x_stride_b apart
   int64_t x_stride_b;
   const void* h;            // (B, P) dtype, contiguous
   const void* c = nullptr;  // (B, H) state, contiguous; LSTM only
@@ -116,7 +128,8 @@ struct StepParams {
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Attention step: q = w_query @ query (or query itself), score[s] = scale * q . keys[s]  (kDot)
-//                 or v . tanh(q + keys[s])  (kAdditive); weights = softmax over s < lengths; context = weights @ values.
+//                 or v . tanh(q + keys[s])  (kAdditive); weights = softmax over s < lengths;
+//                 context = weights @ values.
 // Row b's result depends on row b alone, bit for bit, and not on S beyond lengths[b].
 
 enum class AttentionScore : int { kDot, kAdditive };
@@ -133,15 +146,17 @@ struct AttentionStepParams {
   int64_t keys_stride_b, keys_stride_s;
   const void* values;  // (B, S, C) dtype, last dimension contiguous
   int64_t values_stride_b, values_stride_s;
-  const int64_t* lengths = nullptr;  // (B), each in [0, S]; null: all S. Length 0: context and weights are zero.
-  void* context;                     // (B, C) dtype, contiguous
-  void* weights;                     // (B, S) dtype, contiguous; zero past a row's length
+  const int64_t* lengths =
+      nullptr;    // (B), each in [0, S]; null: all S. Length 0: context and weights are zero.
+  void* context;  // (B, C) dtype, contiguous
+  void* weights;  // (B, S) dtype, contiguous; zero past a row's length
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Vocabulary pick: the K largest of log_softmax(weight @ hidden + bias), without writing (B, V) anything.
-// Sorted by descending probability; ties go to the lowest index. A row whose logits hold a NaN, or whose logits are all
-// -inf, yields log-probability NaN and indices 0 .. K-1. Row b's result depends on row b alone, bit for bit.
+// Vocabulary pick: the K largest of log_softmax(weight @ hidden + bias), without writing (B, V)
+// anything. Sorted by descending probability; ties go to the lowest index. A row whose logits hold
+// a NaN, or whose logits are all -inf, yields log-probability NaN and indices 0 .. K-1. Row b's
+// result depends on row b alone, bit for bit.
 
 struct VocabPickParams {
   DType dtype;

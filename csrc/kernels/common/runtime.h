@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The services a kernel takes from its host: threads and large matrix products. Under torch they are torch's own
-// thread pool and BLAS (so there is one pool in the process, and torch.set_num_threads holds); standalone they are
-// default_runtime().
+// The services a kernel takes from its host: threads and large matrix products. Under torch they
+// are torch's own thread pool and BLAS (so there is one pool in the process, and
+// torch.set_num_threads holds); standalone they are default_runtime().
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,8 @@
 
 namespace seq2seq_ext::kernels {
 
-// c = a @ b, or c += a @ b. Strides in elements; each operand has one unit stride, so it is a matrix or its transpose.
+// c = a @ b, or c += a @ b. Strides in elements; each operand has one unit stride, so it is a
+// matrix or its transpose.
 struct GemmParams {
   DType dtype;
   int64_t m, n, k;
@@ -26,11 +27,14 @@ struct GemmParams {
 struct Runtime {
   int num_threads = 1;
 
-  // Splits [0, count) into contiguous chunks of one size (the last may be smaller), at most num_threads of them, and
-  // calls task(begin, end, context) for each, concurrently. Called inside another parallel region it makes one chunk.
-  void (*parallel_for)(int64_t count, void (*task)(int64_t begin, int64_t end, void* context), void* context) = nullptr;
+  // Splits [0, count) into contiguous chunks of one size (the last may be smaller), at most
+  // num_threads of them, and calls task(begin, end, context) for each, concurrently. Called inside
+  // another parallel region it makes one chunk.
+  void (*parallel_for)(int64_t count, void (*task)(int64_t begin, int64_t end, void* context),
+                       void* context) = nullptr;
 
-  // The host's BLAS; null where there is none. Returns false if it declined (the kernel then uses its own product).
+  // The host's BLAS; null where there is none. Returns false if it declined (the kernel then uses
+  // its own product).
   bool (*gemm)(const GemmParams& params) = nullptr;
 };
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The cells, compiled for the ISA: math.h brings in target.h, which must stand before any code that is.
+// The cells, compiled for the ISA: math.h brings in target.h, which must stand before any code that
+// is.
 #pragma once
 
 // clang-format off

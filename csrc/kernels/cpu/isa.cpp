@@ -21,10 +21,13 @@ struct Choice {
 };
 
 Choice choose() {
-#define SEQ2SEQ_EXT_TABLE(isa)                                                            \
-  {#isa, isa::sequence_forward, isa::sequence_backward, isa::step, isa::attention_step, \
-   isa::vocab_pick}
-  static const Candidate candidates[] = {  // best first
+#define SEQ2SEQ_EXT_TABLE(isa)                                                           \
+  {                                                                                      \
+    #isa, isa::sequence_forward, isa::sequence_backward, isa::step, isa::attention_step, \
+        isa::vocab_pick                                                                  \
+  }
+  static const Candidate candidates[] = {
+      // best first
 #if SEQ2SEQ_EXT_X86_ISAS
       {SEQ2SEQ_EXT_TABLE(avx512),
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -45,9 +48,10 @@ Choice choose() {
                            ": this processor does not have the instructions for it"};
     }
   }
-  return {nullptr, std::string("SEQ2SEQ_EXT_CPU_ISA: expected one of avx512, avx2, baseline (as built "
-                               "for this machine), got '") +
-                       forced + "'"};
+  return {nullptr,
+          std::string("SEQ2SEQ_EXT_CPU_ISA: expected one of avx512, avx2, baseline (as built "
+                      "for this machine), got '") +
+              forced + "'"};
 }
 
 const Choice& choice() {
@@ -62,9 +66,7 @@ const KernelTable* kernel_table(std::string* error) {
   return choice().table;
 }
 
-const char* isa_name() {
-  return choice().table == nullptr ? "none" : choice().table->name;
-}
+const char* isa_name() { return choice().table == nullptr ? "none" : choice().table->name; }
 
 #define SEQ2SEQ_EXT_LAUNCH(kernel, Params)                      \
   Status kernel(const Params& params, const Runtime& runtime) { \

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The run-time choice among the builds of each kernel. A kernel is one body, compiled once per ISA into a namespace of
-// that name; launch.cpp calls it through the table chosen here.
+// The run-time choice among the builds of each kernel. A kernel is one body, compiled once per ISA
+// into a namespace of that name; launch.cpp calls it through the table chosen here.
 #pragma once
 
 #include <string>
@@ -27,16 +27,17 @@ struct KernelTable {
   Status (*vocab_pick)(const VocabPickParams&, const Runtime&);
 };
 
-// Chosen once per process; null if SEQ2SEQ_EXT_CPU_ISA asks for what is not there, with the reason in `error`.
+// Chosen once per process; null if SEQ2SEQ_EXT_CPU_ISA asks for what is not there, with the reason
+// in `error`.
 const KernelTable* kernel_table(std::string* error);
 
-#define SEQ2SEQ_EXT_DECLARE_ISA(isa)                                             \
-  namespace isa {                                                                \
-  Status sequence_forward(const SequenceForwardParams&, const Runtime&);         \
-  Status sequence_backward(const SequenceBackwardParams&, const Runtime&);       \
-  Status step(const StepParams&, const Runtime&);                                \
-  Status attention_step(const AttentionStepParams&, const Runtime&);             \
-  Status vocab_pick(const VocabPickParams&, const Runtime&);                     \
+#define SEQ2SEQ_EXT_DECLARE_ISA(isa)                                       \
+  namespace isa {                                                          \
+  Status sequence_forward(const SequenceForwardParams&, const Runtime&);   \
+  Status sequence_backward(const SequenceBackwardParams&, const Runtime&); \
+  Status step(const StepParams&, const Runtime&);                          \
+  Status attention_step(const AttentionStepParams&, const Runtime&);       \
+  Status vocab_pick(const VocabPickParams&, const Runtime&);               \
   }
 SEQ2SEQ_EXT_DECLARE_ISA(baseline)
 #if SEQ2SEQ_EXT_X86_ISAS

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Host entry points of the CPU kernels. Each validates what only the kernel can know and returns a Status; shapes and
-// pointers are the caller's responsibility (bindings/checks.h). Reentrant; no global state but the chosen ISA.
+// Host entry points of the CPU kernels. Each validates what only the kernel can know and returns a
+// Status; shapes and pointers are the caller's responsibility (bindings/checks.h). Reentrant; no
+// global state but the chosen ISA.
 #pragma once
 
 #include "common/params.h"
@@ -15,8 +16,8 @@ Status step(const StepParams& params, const Runtime& runtime);
 Status attention_step(const AttentionStepParams& params, const Runtime& runtime);
 Status vocab_pick(const VocabPickParams& params, const Runtime& runtime);
 
-// "avx512", "avx2" or "baseline": the best one this machine has, or SEQ2SEQ_EXT_CPU_ISA. An unknown or unsupported
-// value of the variable makes every kernel return its message.
+// "avx512", "avx2" or "baseline": the best one this machine has, or SEQ2SEQ_EXT_CPU_ISA. An unknown
+// or unsupported value of the variable makes every kernel return its message.
 const char* isa_name();
 
 }  // namespace seq2seq_ext::kernels::cpu

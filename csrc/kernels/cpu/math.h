@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
-// exp, expm1, sigmoid and tanh on vectors, branch-free, accurate over the whole range (tests/kernels sweeps them):
+// exp, expm1, sigmoid and tanh on vectors, branch-free, accurate over the whole range
+// (tests/kernels sweeps them):
 //   exp      <= 2 ulp where the result is normal; 0 below, +inf above; NaN stays NaN
 //   sigmoid  <= 3 ulp where exp(-x) is finite
 //   tanh     <= 3 ulp; odd, exact signs, +-1 at +-inf
 //
-// x = n ln2 + r with |r| <= ln2 / 2, so e^x = 2^n (1 + q), q = e^r - 1 = r + r^2 P(r). P interpolates (e^r - 1 - r) / r^2
-// at Chebyshev nodes: relative error of q 5e-10 (float, degree 5) and 6e-19 (double, degree 10). Keeping q apart from 1
-// gives expm1, and with it tanh, its full relative accuracy around zero.
+// x = n ln2 + r with |r| <= ln2 / 2, so e^x = 2^n (1 + q), q = e^r - 1 = r + r^2 P(r). P
+// interpolates (e^r - 1 - r) / r^2 at Chebyshev nodes: relative error of q 5e-10 (float, degree 5)
+// and 6e-19 (double, degree 10). Keeping q apart from 1 gives expm1, and with it tanh, its full
+// relative accuracy around zero.
 #pragma once
 
 #include "cpu/simd.h"
@@ -18,14 +20,17 @@ struct ExpConstants;
 
 template <>
 struct ExpConstants<float> {
-  static constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits
+  static constexpr float kRound =
+      12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits
   static constexpr int kMantissaBits = 23;
   static constexpr int32_t kBias = 127;
-  static constexpr float kMax = 88.722839f, kMin = -87.336544f;  // exp is finite and normal in between
+  static constexpr float kMax = 88.722839f,
+                         kMin = -87.336544f;  // exp is finite and normal in between
   static constexpr float kLn2High = 0.693145751953125f, kLn2Low = 1.4286068203094172e-6f;
   static constexpr float kTanhSaturates = 10.0f;
-  static constexpr float kPoly[] = {0.50000000134738952932f, 0.16666666681632211591f, 0.041666464844507487889f,
-                                    0.0083333109165102384316f, 0.0013933658961533570696f, 0.00019891000780597316739f};
+  static constexpr float kPoly[] = {0.50000000134738952932f,   0.16666666681632211591f,
+                                    0.041666464844507487889f,  0.0083333109165102384316f,
+                                    0.0013933658961533570696f, 0.00019891000780597316739f};
 };
 
 template <>
@@ -34,7 +39,8 @@ struct ExpConstants<double> {
   static constexpr int kMantissaBits = 52;
   static constexpr int64_t kBias = 1023;
   static constexpr double kMax = 709.78271289338397, kMin = -708.39641853226408;
-  static constexpr double kLn2High = 0.6931471803691238164901733, kLn2Low = 1.908214929270587816144266e-10;
+  static constexpr double kLn2High = 0.6931471803691238164901733,
+                          kLn2Low = 1.908214929270587816144266e-10;
   static constexpr double kTanhSaturates = 20.0;
   static constexpr double kPoly[] = {0.5,
                                      0.16666666666666670995,
@@ -49,7 +55,8 @@ struct ExpConstants<double> {
                                      2.0914694560351591585e-9};
 };
 
-// e^x = scale * (1 + q), for x from kMin to (128 - 1/2) ln2 (double: 1024 - 1/2), above which 2^n overflows.
+// e^x = scale * (1 + q), for x from kMin to (128 - 1/2) ln2 (double: 1024 - 1/2), above which 2^n
+// overflows.
 template <class T>
 struct SplitExp {
   Vec<T> scale;  // 2^n
@@ -87,7 +94,8 @@ SEQ2SEQ_EXT_INLINE Vec<T> exp(Vec<T> x) {
 template <class T>
 SEQ2SEQ_EXT_INLINE Vec<T> sigmoid(Vec<T> x) {
   using C = ExpConstants<T>;
-  // exp(-x) over the range whose scale is representable; beyond it the result is within an ulp of 0 or 1 anyway.
+  // exp(-x) over the range whose scale is representable; beyond it the result is within an ulp of 0
+  // or 1 anyway.
   const Vec<T> limited = max(Vec<T>(C::kMin), min(Vec<T>(-C::kMin), x));
   const SplitExp<T> e = split_exp(-limited);
   return Vec<T>(T(1)) / (Vec<T>(T(1)) + fma(e.scale, e.q, e.scale));

@@ -1,14 +1,47 @@
 // SPDX-License-Identifier: MIT
-// The product at the heart of the recurrent kernels: a few rows times one packed panel of weight columns, accumulators
-// in registers. A panel is NV vectors wide and stored k by k, in the order in which it is read.
+// The product at the heart of the recurrent kernels: a few rows times one packed panel of weight
+// columns, accumulators in registers. A panel is NV vectors wide and stored k by k, in the order in
+// which it is read.
 //
-// Every output is one chain of fused multiply-adds in ascending k, whatever the number of rows in the tile: a row's
-// result does not depend on its neighbours, bit for bit.
+// Every output is one chain of fused multiply-adds in ascending k, whatever the number of rows in
+// the tile: a row's result does not depend on its neighbours, bit for bit.
 #pragma once
 
 #include "cpu/simd.h"
 
 namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA {
+
+// Rows of `lane` values a[0], a[1], ... and b alternating: a0 b0 a1 b1 ..., the low or the high
+// half of it.
+template <class T, bool kHigh>
+SEQ2SEQ_EXT_INLINE Vec<T> interleave(Vec<T> a, Vec<T> b) {
+  constexpr int n = Vec<T>::kLanes;
+  typename Vec<T>::Int order;
+  for (int i = 0; i < n; ++i) order[i] = (kHigh ? n / 2 : 0) + i / 2 + i % 2 * n;
+  return {__builtin_shuffle(a.v, b.v, order)};
+}
+
+// to[i][j] = rows[j][i], lanes x lanes. Interleaving rows i and i + n/2, log2(n) times over, is a
+// transposition.
+template <class T>
+SEQ2SEQ_EXT_INLINE void transpose_block(const T* const* rows, T* to, int64_t to_stride) {
+  constexpr int n = Vec<T>::kLanes;
+  Vec<T> a[n], b[n];
+#pragma GCC unroll 16
+  for (int i = 0; i < n; ++i) a[i] = load(rows[i]);
+#pragma GCC unroll 4
+  for (int stage = 1; stage < n; stage *= 2) {
+#pragma GCC unroll 16
+    for (int i = 0; i < n / 2; ++i) {
+      b[2 * i] = interleave<T, false>(a[i], a[i + n / 2]);
+      b[2 * i + 1] = interleave<T, true>(a[i], a[i + n / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i) a[i] = b[i];
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < n; ++i) store(to + i * to_stride, a[i]);
+}
 
 // bf16 is stored and multiplied in pairs along k.
 template <class T>
@@ -28,7 +61,8 @@ constexpr int64_t panel_size(int64_t K) {
   return padded_k<T>(K) * NV * kLanesOf<T>;
 }
 
-// Rows a tile may have, so that accumulators, weights and a broadcast fit the register file (32 or 16 vectors).
+// Rows a tile may have, so that accumulators, weights and a broadcast fit the register file (32 or
+// 16 vectors).
 template <int NV>
 #if defined(SEQ2SEQ_EXT_ISA_AVX512)
 constexpr int kMaxTileRows = NV == 3 ? 8 : 6;
@@ -45,15 +79,16 @@ SEQ2SEQ_EXT_INLINE uint32_t load_pair(const T* p, bool single) {
 
 // out[m][v] = init[v] + sum_k rows[m][k] * panel[k][v]
 template <class T, int NV, int MR>
-void panel_product_tile(const T* const* rows, int64_t K, const T* panel, const AccOf<T>* init, AccOf<T>* out,
-                        int64_t out_stride) {
+void panel_product_tile(const T* const* rows, int64_t K, const T* panel, const AccOf<T>* init,
+                        AccOf<T>* out, int64_t out_stride) {
   using V = Vec<AccOf<T>>;
   constexpr int kLanes = V::kLanes;
   V acc[MR][NV];
 #pragma GCC unroll 8
   for (int m = 0; m < MR; ++m) {
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) acc[m][v] = init == nullptr ? V(AccOf<T>(0)) : load(init + v * kLanes);
+    for (int v = 0; v < NV; ++v)
+      acc[m][v] = init == nullptr ? V(AccOf<T>(0)) : load(init + v * kLanes);
   }
   const T* row[MR];
 #pragma GCC unroll 8
@@ -97,8 +132,8 @@ void panel_product_tile(const T* const* rows, int64_t K, const T* panel, const A
 
 // As many of the `count` rows as one tile takes; returns how many.
 template <class T, int NV>
-int panel_product(const T* const* rows, int64_t count, int64_t K, const T* panel, const AccOf<T>* init, AccOf<T>* out,
-                  int64_t out_stride) {
+int panel_product(const T* const* rows, int64_t count, int64_t K, const T* panel,
+                  const AccOf<T>* init, AccOf<T>* out, int64_t out_stride) {
   constexpr int kMax = kMaxTileRows<NV>;
   if (count >= kMax) {
     panel_product_tile<T, NV, kMax>(rows, K, panel, init, out, out_stride);
@@ -125,32 +160,61 @@ SEQ2SEQ_EXT_INLINE int64_t panel_index(int64_t k, int64_t column) {
   return (k / s * NV * kLanesOf<T> + column) * s + k % s;
 }
 
-// Packs the columns [0, width) of a panel from rows of `source`: column j is source row `row_of(j)` (K elements each), or
-// zero if that is negative. This is a transposition.
+// Packs a panel from rows of `source`: column j is source row row_of(j) (K elements), or zero if
+// that is negative. This is a transposition, of elements or (bf16) of pairs of them.
 template <class T, int NV, class RowOf>
-void pack_panel_rows(const T* source, int64_t source_stride, int64_t K, const RowOf& row_of, T* panel) {
-  constexpr int64_t kColumns = NV * kLanesOf<T>;
-  constexpr int64_t kBlock = 16;  // k's at a time: the written part of the panel stays in L1
-  for (int64_t k0 = 0; k0 < padded_k<T>(K); k0 += kBlock) {
-    const int64_t k1 = std::min(k0 + kBlock, padded_k<T>(K));
-    for (int64_t j = 0; j < kColumns; ++j) {
-      const int64_t row = row_of(j);
-      for (int64_t k = k0; k < k1; ++k) {
-        panel[panel_index<T, NV>(k, j)] = row >= 0 && k < K ? source[row * source_stride + k] : T{};
+void pack_panel_rows(const T* source, int64_t source_stride, int64_t K, const RowOf& row_of,
+                     T* panel) {
+  using E = AccOf<T>;  // what is moved: as wide as an element, or a pair
+  constexpr int kLanes = kLanesOf<T>;
+  static const T zeros[kLanes * kKStep<T>] = {};
+  const int64_t blocks = K / (kLanes * kKStep<T>);
+  for (int v = 0; v < NV; ++v) {
+    const T* rows[kLanes];
+    int64_t step[kLanes];  // a row of zeros does not advance
+    for (int j = 0; j < kLanes; ++j) {
+      const int64_t row = row_of(v * kLanes + j);
+      rows[j] = row < 0 ? zeros : source + row * source_stride;
+      step[j] = row < 0 ? 0 : kLanes * kKStep<T>;
+    }
+    for (int64_t block = 0; block < blocks; ++block) {
+      transpose_block<E>(reinterpret_cast<const E* const*>(rows),
+                         reinterpret_cast<E*>(panel) + (block * kLanes * NV + v) * kLanes,
+                         NV * kLanes);
+      for (int j = 0; j < kLanes; ++j) rows[j] += step[j];
+    }
+    for (int64_t k = blocks * kLanes * kKStep<T>; k < padded_k<T>(K); ++k) {
+      for (int j = 0; j < kLanes; ++j) {
+        const int64_t row = row_of(v * kLanes + j);
+        panel[panel_index<T, NV>(k, v * kLanes + j)] =
+            row >= 0 && k < K ? source[row * source_stride + k] : T{};
       }
     }
   }
 }
 
-// Packs the columns [first, first + NV * lanes) of the (K, N) matrix `source`, zero past N.
-template <class T, int NV>
-void pack_panel_columns(const T* source, int64_t source_stride, int64_t K, int64_t N, int64_t first, T* panel) {
+// Packs a panel whose row k is the `width` elements at row_at(k), zero past them.
+template <class T, int NV, class RowAt>
+void pack_panel_columns(const RowAt& row_at, int64_t K, int64_t width, T* panel) {
   constexpr int64_t kColumns = NV * kLanesOf<T>;
-  const int64_t width = std::min(kColumns, N - first);
-  for (int64_t k = 0; k < padded_k<T>(K); ++k) {
-    for (int64_t j = 0; j < kColumns; ++j) {
-      panel[panel_index<T, NV>(k, j)] = j < width && k < K ? source[k * source_stride + first + j] : T{};
+  width = std::min(width, kColumns);
+  for (int64_t k = 0; k < K; ++k) {
+    const T* row = row_at(k);
+    if (kKStep<T> == 1) {
+      T* to = panel + k * kColumns;
+      if (width == kColumns) {
+        std::memcpy(to, row, kColumns * sizeof(T));
+      } else {
+        std::copy_n(row, width, to);
+        std::fill_n(to + width, kColumns - width, T{});
+      }
+      continue;
     }
+    for (int64_t j = 0; j < width; ++j) panel[panel_index<T, NV>(k, j)] = row[j];
+    for (int64_t j = width; j < kColumns; ++j) panel[panel_index<T, NV>(k, j)] = T{};
+  }
+  for (int64_t k = K; k < padded_k<T>(K); ++k) {
+    for (int64_t j = 0; j < kColumns; ++j) panel[panel_index<T, NV>(k, j)] = T{};
   }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The recurrent kernels' entry points for one ISA: run-time dtype and cell to template arguments, the number of threads,
-// and the order of phases. Included by recurrent_<isa>.cpp only.
+// The recurrent kernels' entry points for one ISA: run-time dtype and cell to template arguments,
+// the number of threads, and the order of phases. Included by recurrent_<isa>.cpp only.
 #pragma once
 
 #include <memory>
@@ -12,7 +12,8 @@
 namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA {
 namespace {
 
-// A further thread must have at least this many multiply-adds a step to pay for its barrier (about 0.3 us).
+// A further thread must have at least this many multiply-adds a step to pay for its barrier (about
+// 0.3 us).
 constexpr int64_t kMinWorkPerThread = 16 << 10;
 
 int plan_threads(const Runtime& runtime, int64_t work_per_step, int64_t slices) {
@@ -20,8 +21,8 @@ int plan_threads(const Runtime& runtime, int64_t work_per_step, int64_t slices) 
   return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(runtime.num_threads, useful)));
 }
 
-// Runs body(d, member of direction d's team), with `team` threads a direction where there are as many: two directions
-// run as two teams side by side.
+// Runs body(d, member of direction d's team), with `team` threads a direction where there are as
+// many: two directions run as two teams side by side.
 template <class Body>
 void run_directions(const Runtime& runtime, int directions, int team, const Body& body) {
   Barrier own[kMaxDirections];
@@ -32,7 +33,8 @@ void run_directions(const Runtime& runtime, int directions, int team, const Body
       for (int d = 0; d < directions; ++d) body(d, Member{0, 1, &own[d]});
     } else {
       const int d = member.index % directions;
-      const Member mine{member.index / directions, (member.size - d + directions - 1) / directions, &own[d]};
+      const Member mine{member.index / directions, (member.size - d + directions - 1) / directions,
+                        &own[d]};
       if (mine.index == 0) own[d].reset(mine.size);
       member.barrier->wait();
       body(d, mine);
@@ -50,7 +52,8 @@ struct Launch {
     const int team = plan_team(runtime, shape, schedule, Cell::kGates, panels);
     const Pass pass(params, schedule, team);
     std::unique_ptr<typename Pass::Direction> work[kMaxDirections];
-    for (int d = 0; d < shape.directions; ++d) work[d] = std::make_unique<typename Pass::Direction>(pass);
+    for (int d = 0; d < shape.directions; ++d)
+      work[d] = std::make_unique<typename Pass::Direction>(pass);
     run_directions(runtime, shape.directions, team,
                    [&](int d, const Member& member) { pass.run(d, *work[d], member); });
     return Status::ok();
@@ -62,14 +65,16 @@ struct Launch {
     const Schedule schedule(shape.T, shape.B, shape.lengths);
     const Pass pass(params, schedule);
     std::unique_ptr<typename Pass::Direction> work[kMaxDirections];
-    for (int d = 0; d < shape.directions; ++d) work[d] = std::make_unique<typename Pass::Direction>(pass);
+    for (int d = 0; d < shape.directions; ++d)
+      work[d] = std::make_unique<typename Pass::Direction>(pass);
     const int team = plan_team(runtime, shape, schedule, Cell::kGates, pass.hidden_panels);
     run_directions(runtime, shape.directions, team,
                    [&](int d, const Member& member) { pass.run(d, *work[d], member); });
 
     using Gradients = WeightGradients<T, Cell>;
     const Gradients gradients(pass);
-    const int threads = plan_threads(runtime, schedule.N * Cell::kGates * shape.H * shape.P, runtime.num_threads);
+    const int threads =
+        plan_threads(runtime, schedule.N * Cell::kGates * shape.H * shape.P, runtime.num_threads);
     typename Pass::Direction* const directions[kMaxDirections] = {work[0].get(), work[1].get()};
     std::unique_ptr<ScratchArray<T>> packed[kMaxDirections];
     const T* packed_data[kMaxDirections] = {};
@@ -77,8 +82,8 @@ struct Launch {
     for (int d = 0; d < shape.directions; ++d) {
       buffers[d] = std::make_unique<typename Gradients::Buffers>(gradients, threads);
       if (params.dx == nullptr) continue;
-      packed[d] = std::make_unique<ScratchArray<T>>(gradients.input_panels *
-                                                    panel_size<T, Gradients::NV>(Cell::kGates * shape.H));
+      packed[d] = std::make_unique<ScratchArray<T>>(
+          gradients.input_panels * panel_size<T, Gradients::NV>(Cell::kGates * shape.H));
       packed_data[d] = packed[d]->data();
     }
     run_team(runtime, threads, [&](const Member& member) {
@@ -98,13 +103,14 @@ struct Launch {
     const ScratchArray<T> unprojected(projects ? params.B * params.H : 0);
     const int threads = plan_threads(
         runtime, params.B * Cell::kGates * params.H * (params.I + params.P), step.blocks());
-    run_team(runtime, threads,
-             [&](const Member& member) { step.run(member, projects ? unprojected.data() : nullptr); });
+    run_team(runtime, threads, [&](const Member& member) {
+      step.run(member, projects ? unprojected.data() : nullptr);
+    });
     return Status::ok();
   }
 
-  static int plan_team(const Runtime& runtime, const SequenceShape& shape, const Schedule& schedule, int64_t gates,
-                       int64_t panels) {
+  static int plan_team(const Runtime& runtime, const SequenceShape& shape, const Schedule& schedule,
+                       int64_t gates, int64_t panels) {
     const int64_t rows = schedule.N / std::max<int64_t>(1, schedule.steps);
     return plan_threads(runtime, rows * gates * shape.H * shape.P, panels);
   }
@@ -153,7 +159,8 @@ Status sequence_backward(const SequenceBackwardParams& params, const Runtime& ru
 }
 
 Status step(const StepParams& params, const Runtime& runtime) {
-  return dispatch(params.dtype, params.cell, [&](auto launch) { return decltype(launch)::step(params, runtime); });
+  return dispatch(params.dtype, params.cell,
+                  [&](auto launch) { return decltype(launch)::step(params, runtime); });
 }
 
 }  // namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// The order in which a batch of unequal lengths is worked off: rows sorted by descending length, so that the rows still
-// active at step s are the first active[s] of them, and padding costs nothing. (step s, sorted row i) is entry
-// offset[s] + i of every "packed" buffer; there are N = offset[steps] entries.
+// The order in which a batch of unequal lengths is worked off: rows sorted by descending length, so
+// that the rows still active at step s are the first active[s] of them, and padding costs nothing.
+// (step s, sorted row i) is entry offset[s] + i of every "packed" buffer; there are N =
+// offset[steps] entries.
 #pragma once
 
 #include <algorithm>

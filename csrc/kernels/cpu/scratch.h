@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Work memory for the length of a call, taken from blocks that earlier calls gave back: fresh pages cost more to fault
-// in than a short sequence costs to compute.
+// Work memory for the length of a call, taken from blocks that earlier calls gave back: fresh pages
+// cost more to fault in than a short sequence costs to compute.
 #pragma once
 
 #include <cstddef>

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Backward of one recurrent layer over a whole sequence: the recurrence from the last step to the first, which leaves the
-// gradients of all gate sums; weight_gradients.h makes the rest of them.
+// Backward of one recurrent layer over a whole sequence: the recurrence from the last step to the
+// first, which leaves the gradients of all gate sums; weight_gradients.h makes the rest of them.
 //
-// A thread owns a slice of h's columns. At each step it completes the gradient of its columns of h (a product of the next
-// step's gate gradients with W_hh), goes back through their gates, and meets the others at one barrier.
+// A thread owns a slice of h's columns. At each step it completes the gradient of its columns of h
+// (a product of the next step's gate gradients with W_hh), goes back through their gates, and meets
+// the others at one barrier.
 #pragma once
 
 #include "cpu/cells.h"
@@ -16,8 +17,8 @@ struct SequenceBackward {
   using Acc = AccOf<T>;
   using V = Vec<Acc>;
   static constexpr int G = Cell::kGates;
-  static constexpr int kSlots = Cell::kSaved;          // gate gradients kept per unit
-  static constexpr int kFirstHidden = kSlots - G;      // slots from here on are W_hh's rows, in order
+  static constexpr int kSlots = Cell::kSaved;      // gate gradients kept per unit
+  static constexpr int kFirstHidden = kSlots - G;  // slots from here on are W_hh's rows, in order
   static constexpr int kLanes = V::kLanes;
   static constexpr int NV = 4;
   static constexpr int64_t kColumns = NV * kLanes;
@@ -26,7 +27,8 @@ struct SequenceBackward {
   const SequenceShape& shape;
   const Schedule& schedule;
   const int64_t B, I, H, P;
-  const int64_t hidden_panels, unit_panels;  // panels of h's columns, and (with a projection) of the cell's
+  const int64_t hidden_panels,
+      unit_panels;  // panels of h's columns, and (with a projection) of the cell's
 
   struct Direction {
     Direction(const SequenceBackward& f)
@@ -39,7 +41,8 @@ struct SequenceBackward {
     ScratchArray<T> packed_hr;  // W_hr by columns: K = P
     ScratchArray<T> d_gates;    // (N, kSlots, H)
     ScratchArray<T> d_hidden;   // (N, P): gradient of h, with a projection only
-    ScratchArray<Acc> d_state;  // (B, H): gradient of c (LSTM); the part of h's that bypasses W_hh (GRU)
+    ScratchArray<Acc>
+        d_state;  // (B, H): gradient of c (LSTM); the part of h's that bypasses W_hh (GRU)
   };
 
   SequenceBackward(const SequenceBackwardParams& p, const Schedule& s)
@@ -64,8 +67,9 @@ struct SequenceBackward {
   const T* h_before(int d, int64_t s, int64_t i) const {
     const int64_t b = schedule.order[i];
     if (s == 0) return static_cast<const T*>(params.direction[d].h0) + b * P;
-    return static_cast<const T*>(params.y) + schedule.time(s - 1, i, shape.reverse[d]) * params.y_stride_t +
-           b * params.y_stride_b + d * P;
+    return static_cast<const T*>(params.y) +
+           schedule.time(s - 1, i, shape.reverse[d]) * params.y_stride_t + b * params.y_stride_b +
+           d * P;
   }
 
   // Gradient that reaches h(s, i) from outside the recurrence: dy, and dh_n at the row's last step.
@@ -74,7 +78,8 @@ struct SequenceBackward {
     const int64_t b = schedule.order[i];
     V sum(Acc(0));
     if (params.dy != nullptr) {
-      sum = load(static_cast<const T*>(params.dy) + schedule.time(s, i, shape.reverse[d]) * params.dy_stride_t +
+      sum = load(static_cast<const T*>(params.dy) +
+                     schedule.time(s, i, shape.reverse[d]) * params.dy_stride_t +
                      b * params.dy_stride_b + d * P + column,
                  n);
     }
@@ -84,8 +89,10 @@ struct SequenceBackward {
     return sum;
   }
 
-  // Back through the gates of `n` units of sorted row i at step s, given the gradient of the cell's output.
-  void cell_backward(int d, Direction& work, int64_t s, int64_t i, int64_t unit, int n, V dh) const {
+  // Back through the gates of `n` units of sorted row i at step s, given the gradient of the cell's
+  // output.
+  void cell_backward(int d, Direction& work, int64_t s, int64_t i, int64_t unit, int n,
+                     V dh) const {
     const auto& direction = params.direction[d];
     const int64_t b = schedule.order[i], entry = schedule.offset[s] + i;
     V saved[kSlots], d_gate[kSlots], after{}, before{}, d_state{};
@@ -115,18 +122,19 @@ struct SequenceBackward {
     for (int g = 0; g < kSlots; ++g) store(to + g * H, d_gate[g], n);
   }
 
-  // Calls use(i, column, n, product) for the recurrent gradient of h's columns in panels [begin, end) after step s, for
-  // rows that go on to step s + 1 (`rows` of them).
+  // Calls use(i, column, n, product) for the recurrent gradient of h's columns in panels [begin,
+  // end) after step s, for rows that go on to step s + 1 (`rows` of them).
   template <class Use>
-  void recurrent_product(const Direction& work, int64_t next_step, int64_t rows, int64_t begin, int64_t end,
-                         const Use& use) const {
+  void recurrent_product(const Direction& work, int64_t next_step, int64_t rows, int64_t begin,
+                         int64_t end, const Use& use) const {
     alignas(64) Acc tile[kMaxTileRows<NV> * kColumns];
     const T* d_rows[kMaxTileRows<NV>];
     for (int64_t p = begin; p < end; ++p) {
       const T* panel = work.packed_hh.data() + p * panel_size<T, NV>(G * H);
       for (int64_t i = 0, tile_rows; i < rows; i += tile_rows) {
         const int64_t wanted = std::min<int64_t>(kMaxTileRows<NV>, rows - i);
-        for (int64_t m = 0; m < wanted; ++m) d_rows[m] = d_gates_row(work, next_step, i + m) + kFirstHidden * H;
+        for (int64_t m = 0; m < wanted; ++m)
+          d_rows[m] = d_gates_row(work, next_step, i + m) + kFirstHidden * H;
         tile_rows = panel_product<T, NV>(d_rows, wanted, G * H, panel, nullptr, tile, kColumns);
         use_tile(tile, i, tile_rows, p, P, use);
       }
@@ -134,7 +142,8 @@ struct SequenceBackward {
   }
 
   template <class Use>
-  void use_tile(const Acc* tile, int64_t i, int64_t tile_rows, int64_t p, int64_t width, const Use& use) const {
+  void use_tile(const Acc* tile, int64_t i, int64_t tile_rows, int64_t p, int64_t width,
+                const Use& use) const {
     for (int64_t m = 0; m < tile_rows; ++m) {
       for (int v = 0; v < NV; ++v) {
         const int64_t column = p * kColumns + v * kLanes;
@@ -149,7 +158,8 @@ struct SequenceBackward {
   template <class Use>
   void ending_rows(int64_t first, int64_t last, int64_t begin, int64_t end, const Use& use) const {
     for (int64_t i = first; i < last; ++i) {
-      for (int64_t column = begin * kColumns; column < std::min(P, end * kColumns); column += kLanes) {
+      for (int64_t column = begin * kColumns; column < std::min(P, end * kColumns);
+           column += kLanes) {
         use(i, column, static_cast<int>(std::min<int64_t>(kLanes, P - column)), V(Acc(0)));
       }
     }
@@ -158,12 +168,14 @@ struct SequenceBackward {
   void pack(int d, Direction& work, const Member& member) const {
     const RecurrentWeights& w = params.direction[d].weights;
     for (int64_t p = member.begin(hidden_panels); p < member.end(hidden_panels); ++p) {
-      pack_panel_columns<T, NV>(static_cast<const T*>(w.w_hh), P, G * H, P, p * kColumns,
+      const T* first = static_cast<const T*>(w.w_hh) + p * kColumns;
+      pack_panel_columns<T, NV>([&](int64_t k) { return first + k * P; }, G * H, P - p * kColumns,
                                 work.packed_hh.data() + p * panel_size<T, NV>(G * H));
     }
     if (!has_projection()) return;
     for (int64_t p = member.begin(unit_panels); p < member.end(unit_panels); ++p) {
-      pack_panel_columns<T, NV>(static_cast<const T*>(w.w_hr), H, P, H, p * kColumns,
+      const T* first = static_cast<const T*>(w.w_hr) + p * kColumns;
+      pack_panel_columns<T, NV>([&](int64_t k) { return first + k * H; }, P, H - p * kColumns,
                                 work.packed_hr.data() + p * panel_size<T, NV>(P));
     }
   }
@@ -177,7 +189,8 @@ struct SequenceBackward {
       const T* panel = work.packed_hr.data() + p * panel_size<T, NV>(P);
       for (int64_t i = 0, tile_rows; i < active; i += tile_rows) {
         const int64_t wanted = std::min<int64_t>(kMaxTileRows<NV>, active - i);
-        for (int64_t m = 0; m < wanted; ++m) rows[m] = work.d_hidden.data() + (schedule.offset[s] + i + m) * P;
+        for (int64_t m = 0; m < wanted; ++m)
+          rows[m] = work.d_hidden.data() + (schedule.offset[s] + i + m) * P;
         tile_rows = panel_product<T, NV>(rows, wanted, P, panel, nullptr, tile, kColumns);
         use_tile(tile, i, tile_rows, p, H, [&](int64_t row, int64_t unit, int n, V dh) {
           cell_backward(d, work, s, row, unit, n, dh);
@@ -221,26 +234,32 @@ struct SequenceBackward {
     if (dh0 != nullptr && running > 0) {
       recurrent_product(work, 0, running, member.begin(hidden_panels), member.end(hidden_panels),
                         [&](int64_t i, int64_t column, int n, V dh) {
-                          if constexpr (kBypasses) dh = dh + load(work.d_state.data() + i * H + column, n);
+                          if constexpr (kBypasses)
+                            dh = dh + load(work.d_state.data() + i * H + column, n);
                           store(dh0 + schedule.order[i] * P + column, dh, n);
                         });
     }
     for (int64_t i = member.begin(B); i < member.end(B); ++i) {
       const int64_t b = schedule.order[i];
-      if (i >= running && dh0 != nullptr) copy_or_zero(static_cast<const T*>(direction.dh_n), b, P, dh0);
+      if (i >= running && dh0 != nullptr)
+        copy_or_zero(static_cast<const T*>(direction.dh_n), b, P, dh0);
       if constexpr (Cell::kHasCell) {
         Acc* dc0 = static_cast<Acc*>(direction.dc0);
         if (dc0 == nullptr) continue;
-        if (i < running) std::copy_n(work.d_state.data() + i * H, H, dc0 + b * H);
-        else copy_or_zero(static_cast<const Acc*>(direction.dc_n), b, H, dc0);
+        if (i < running)
+          std::copy_n(work.d_state.data() + i * H, H, dc0 + b * H);
+        else
+          copy_or_zero(static_cast<const Acc*>(direction.dc_n), b, H, dc0);
       }
     }
   }
 
   template <class E>
   static void copy_or_zero(const E* from, int64_t b, int64_t width, E* to) {
-    if (from != nullptr) std::copy_n(from + b * width, width, to + b * width);
-    else std::fill_n(to + b * width, width, E{});
+    if (from != nullptr)
+      std::copy_n(from + b * width, width, to + b * width);
+    else
+      std::fill_n(to + b * width, width, E{});
   }
 };
 

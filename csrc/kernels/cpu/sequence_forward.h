@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Forward of one recurrent layer over a whole sequence, one or two directions.
 //
-// A thread owns a slice of the hidden units: it packs their weights once, computes their input projections for a chunk of
-// steps at a time, and then, step by step, their recurrent products and gates, with the accumulators of all gates of a
-// unit side by side. Threads meet at one barrier a step, to exchange h. Two directions run as two teams.
+// A thread owns a slice of the hidden units: it packs their weights once, computes their input
+// projections for a chunk of steps at a time, and then, step by step, their recurrent products and
+// gates, with the accumulators of all gates of a unit side by side. Threads meet at one barrier a
+// step, to exchange h. Two directions run as two teams.
 #pragma once
 
 #include "cpu/cells.h"
@@ -24,7 +25,8 @@ struct SequenceForward {
   static constexpr int kProjectionVecs = 4;
   static constexpr int64_t kProjectionColumns = kProjectionVecs * kLanes;
 
-  // Input projections kept at a time, per thread: enough rows for full tiles, few enough for the L2 cache.
+  // Input projections kept at a time, per thread: enough rows for full tiles, few enough for the L2
+  // cache.
   static constexpr int64_t kChunkBytes = 384 << 10;
 
   const SequenceForwardParams& params;
@@ -42,7 +44,8 @@ struct SequenceForward {
     Direction(const SequenceForward& f)
         : packed_ih(f.panels * panel_size<T, NV>(f.I)),
           packed_hh(f.panels * panel_size<T, NV>(f.P)),
-          packed_hr(f.has_projection() ? f.projection_panels * panel_size<T, kProjectionVecs>(f.H) : 0),
+          packed_hr(f.has_projection() ? f.projection_panels * panel_size<T, kProjectionVecs>(f.H)
+                                       : 0),
           x_bias(f.panels * kColumns),
           h_bias(f.panels * kUnits),
           x_parts(f.panels * f.chunk_rows * kColumns),
@@ -51,12 +54,15 @@ struct SequenceForward {
           unprojected(f.has_projection() ? f.B * f.hidden_stride : 0),
           cell(Cell::kHasCell ? f.B * f.cell_stride : 0) {}
     ScratchArray<T> packed_ih, packed_hh, packed_hr;
-    ScratchArray<Acc> x_bias, h_bias;  // b_ih + b_hh; the part of b_hh that stays with the recurrent product
-    ScratchArray<Acc> x_parts;         // (panels, chunk_rows, kColumns): input projections of the current chunk
+    ScratchArray<Acc> x_bias,
+        h_bias;  // b_ih + b_hh; the part of b_hh that stays with the recurrent product
+    ScratchArray<Acc>
+        x_parts;  // (panels, chunk_rows, kColumns): input projections of the current chunk
     ScratchArray<const T*> row_pointers;  // (team, chunk_rows)
-    ScratchArray<T> hidden;            // (2, B, hidden_stride): h before and after the step, rows in schedule order
-    ScratchArray<T> unprojected;       // (B, hidden_stride): o tanh(c), before the projection
-    ScratchArray<Acc> cell;            // (B, cell_stride)
+    ScratchArray<T>
+        hidden;  // (2, B, hidden_stride): h before and after the step, rows in schedule order
+    ScratchArray<T> unprojected;  // (B, hidden_stride): o tanh(c), before the projection
+    ScratchArray<Acc> cell;       // (B, cell_stride)
   };
 
   SequenceForward(const SequenceForwardParams& p, const Schedule& s, int team_size)
@@ -72,14 +78,16 @@ struct SequenceForward {
         hidden_stride((std::max(H, P) + 31) / 16 * 16),
         cell_stride(panels * kUnits),
         team(team_size),
-        chunk_rows(std::max(B, std::min(s.N, kChunkBytes * team / (panels * kColumns * int64_t{sizeof(Acc)})))) {}
+        chunk_rows(std::max(
+            B, std::min(s.N, kChunkBytes * team / (panels * kColumns * int64_t{sizeof(Acc)})))) {}
 
   bool has_projection() const { return params.direction[0].weights.w_hr != nullptr; }
 
   // Steps [s, result) have their input projections computed together.
   int64_t chunk_end(int64_t s) const {
     int64_t end = s + 1;
-    while (end < schedule.steps && schedule.offset[end + 1] - schedule.offset[s] <= chunk_rows) ++end;
+    while (end < schedule.steps && schedule.offset[end + 1] - schedule.offset[s] <= chunk_rows)
+      ++end;
     return end;
   }
 
@@ -109,7 +117,8 @@ struct SequenceForward {
     }
   }
 
-  void pack_projection(const RecurrentWeights& w, Direction& work, int64_t begin, int64_t end) const {
+  void pack_projection(const RecurrentWeights& w, Direction& work, int64_t begin,
+                       int64_t end) const {
     for (int64_t p = begin; p < end; ++p) {
       pack_panel_rows<T, kProjectionVecs>(
           static_cast<const T*>(w.w_hr), H, H,
@@ -121,7 +130,8 @@ struct SequenceForward {
     }
   }
 
-  // Initial states into the compact buffers; zero padding in y; final states of rows that never run.
+  // Initial states into the compact buffers; zero padding in y; final states of rows that never
+  // run.
   void initialise(int d, Direction& work, int64_t begin, int64_t end) const {
     const auto& direction = params.direction[d];
     const T* h0 = static_cast<const T*>(direction.h0);
@@ -149,12 +159,13 @@ struct SequenceForward {
     const int64_t b = schedule.order[i];
     store(next + i * hidden_stride + unit, h, n);
     store(y_row(d, schedule.time(s, i, shape.reverse[d]), b) + unit, h, n);
-    if (i >= schedule.active[s + 1]) store(static_cast<T*>(params.direction[d].h_n) + b * P + unit, h, n);
+    if (i >= schedule.active[s + 1])
+      store(static_cast<T*>(params.direction[d].h_n) + b * P + unit, h, n);
   }
 
   // Gates of one panel's units for sorted row i at step s.
-  void gates(int d, Direction& work, int64_t s, int64_t i, int64_t p, const Acc* x_parts, const Acc* h_parts,
-             const T* previous, T* next) const {
+  void gates(int d, Direction& work, int64_t s, int64_t i, int64_t p, const Acc* x_parts,
+             const Acc* h_parts, const T* previous, T* next) const {
     const auto& direction = params.direction[d];
     const int64_t b = schedule.order[i];
     const int64_t entry = schedule.offset[s] + i;
@@ -169,7 +180,8 @@ struct SequenceForward {
         x_part[g] = load(x_parts + (g * kUnitVecs + u) * kLanes);
         h_part[g] = load(h_parts + (g * kUnitVecs + u) * kLanes);
       }
-      if constexpr (Cell::kSplitHidden) h_part[G - 1] = h_part[G - 1] + load(work.h_bias.data() + unit);
+      if constexpr (Cell::kSplitHidden)
+        h_part[G - 1] = h_part[G - 1] + load(work.h_bias.data() + unit);
       V h_prev{}, state{};
       Acc* cell = work.cell.data() + i * cell_stride + unit;
       if constexpr (Cell::kSplitHidden) h_prev = load(previous + i * hidden_stride + unit, n);
@@ -177,7 +189,8 @@ struct SequenceForward {
       const V h = Cell::forward(x_part, h_part, h_prev, state, saved);
       if constexpr (Cell::kHasCell) {
         store(cell, state);
-        if (i >= schedule.active[s + 1]) store(static_cast<Acc*>(direction.c_n) + b * H + unit, state, n);
+        if (i >= schedule.active[s + 1])
+          store(static_cast<Acc*>(direction.c_n) + b * H + unit, state, n);
         if (direction.saved_cells != nullptr) {
           store(static_cast<Acc*>(direction.saved_cells) + entry * H + unit, state, n);
         }
@@ -195,7 +208,8 @@ struct SequenceForward {
     }
   }
 
-  void project(int d, Direction& work, int64_t s, int64_t begin, int64_t end, const T** rows, T* next) const {
+  void project(int d, Direction& work, int64_t s, int64_t begin, int64_t end, const T** rows,
+               T* next) const {
     alignas(64) Acc tile[kMaxTileRows<kProjectionVecs> * kProjectionColumns];
     const int64_t active = schedule.active[s];
     for (int64_t i = 0; i < active; ++i) rows[i] = work.unprojected.data() + i * hidden_stride;
@@ -209,7 +223,8 @@ struct SequenceForward {
             const int64_t column = p * kProjectionColumns + v * kLanes;
             const int n = static_cast<int>(std::min<int64_t>(kLanes, P - column));
             if (n <= 0) break;
-            write_hidden(d, s, i + m, column, n, load(tile + m * kProjectionColumns + v * kLanes), next);
+            write_hidden(d, s, i + m, column, n, load(tile + m * kProjectionColumns + v * kLanes),
+                         next);
           }
         }
       }
@@ -222,7 +237,8 @@ struct SequenceForward {
     const RecurrentWeights& weights = params.direction[d].weights;
     const bool reverse = shape.reverse[d];
     const int64_t begin = member.begin(panels), end = member.end(panels);
-    const int64_t hr_begin = member.begin(projection_panels), hr_end = member.end(projection_panels);
+    const int64_t hr_begin = member.begin(projection_panels),
+                  hr_end = member.end(projection_panels);
     pack(weights, work, begin, end);
     if (has_projection()) pack_projection(weights, work, hr_begin, hr_end);
     initialise(d, work, member.begin(B), member.end(B));
@@ -242,8 +258,8 @@ struct SequenceForward {
         const T* panel = work.packed_ih.data() + p * panel_size<T, NV>(I);
         Acc* to = work.x_parts.data() + p * chunk_rows * kColumns;
         for (int64_t r = 0; r < count;) {
-          r += panel_product<T, NV>(rows + r, count - r, I, panel, work.x_bias.data() + p * kColumns,
-                                    to + r * kColumns, kColumns);
+          r += panel_product<T, NV>(rows + r, count - r, I, panel,
+                                    work.x_bias.data() + p * kColumns, to + r * kColumns, kColumns);
         }
       }
       for (int64_t s = s0; s < s1; ++s) {
@@ -255,13 +271,15 @@ struct SequenceForward {
         for (int64_t p = begin; p < end; ++p) {
           const T* panel = work.packed_hh.data() + p * panel_size<T, NV>(P);
           const Acc* x_part =
-              work.x_parts.data() + (p * chunk_rows + schedule.offset[s] - schedule.offset[s0]) * kColumns;
+              work.x_parts.data() +
+              (p * chunk_rows + schedule.offset[s] - schedule.offset[s0]) * kColumns;
           for (int64_t i = 0, tile_rows; i < active; i += tile_rows) {
             const int64_t wanted = std::min<int64_t>(kMaxTileRows<NV>, active - i);
             for (int64_t m = 0; m < wanted; ++m) h_rows[m] = previous + (i + m) * hidden_stride;
             tile_rows = panel_product<T, NV>(h_rows, wanted, P, panel, nullptr, tile, kColumns);
             for (int64_t m = 0; m < tile_rows; ++m) {
-              gates(d, work, s, i + m, p, x_part + (i + m) * kColumns, tile + m * kColumns, previous, next);
+              gates(d, work, s, i + m, p, x_part + (i + m) * kColumns, tile + m * kColumns,
+                    previous, next);
             }
           }
         }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Vectors of the ISA this file is compiled for (see target.h): Vec<float>, Vec<double>, and loads and stores that convert
-// between a storage type (float, double, BFloat16) and its compute type. Written with GCC's vector extensions, with
-// intrinsics only where those do not reach (fused multiply-add, masked memory, bf16 dot products).
+// Vectors of the ISA this file is compiled for (see target.h): Vec<float>, Vec<double>, and loads
+// and stores that convert between a storage type (float, double, BFloat16) and its compute type.
+// Written with GCC's vector extensions, with intrinsics only where those do not reach (fused
+// multiply-add, masked memory, bf16 dot products).
 #pragma once
 
 #include "cpu/target.h"
@@ -49,7 +50,8 @@ struct Vec {
   SEQ2SEQ_EXT_INLINE explicit Vec(T scalar) : v(scalar - Native{}) {}
 };
 
-// Vec(scalar) above is a broadcast: (scalar - 0), which keeps the sign of zero and is a single instruction.
+// Vec(scalar) above is a broadcast: (scalar - 0), which keeps the sign of zero and is a single
+// instruction.
 
 template <class T>
 using Mask = typename Vec<T>::Int;  // lanes all ones or all zeros
@@ -89,7 +91,8 @@ SEQ2SEQ_EXT_INLINE Vec<T> select(typename Vec<T>::Int mask, Vec<T> a, Vec<T> b) 
   return {mask ? a.v : b.v};
 }
 
-// The larger; b where a is NaN or the comparison is false (so pass the value that may be NaN as b to keep it).
+// The larger; b where a is NaN or the comparison is false (so pass the value that may be NaN as b
+// to keep it).
 template <class T>
 SEQ2SEQ_EXT_INLINE Vec<T> max(Vec<T> a, Vec<T> b) {
   return {a.v > b.v ? a.v : b.v};
@@ -123,19 +126,23 @@ SEQ2SEQ_EXT_INLINE Vec<T> copysign(Vec<T> a, Vec<T> s) {
 template <class T>
 SEQ2SEQ_EXT_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
 #if defined(SEQ2SEQ_EXT_ISA_AVX512)
-  if constexpr (sizeof(T) == 4) return {(typename Vec<T>::Native)_mm512_fmadd_ps((__m512)a.v, (__m512)b.v, (__m512)c.v)};
-  else return {(typename Vec<T>::Native)_mm512_fmadd_pd((__m512d)a.v, (__m512d)b.v, (__m512d)c.v)};
+  if constexpr (sizeof(T) == 4)
+    return {(typename Vec<T>::Native)_mm512_fmadd_ps((__m512)a.v, (__m512)b.v, (__m512)c.v)};
+  else
+    return {(typename Vec<T>::Native)_mm512_fmadd_pd((__m512d)a.v, (__m512d)b.v, (__m512d)c.v)};
 #elif defined(SEQ2SEQ_EXT_ISA_AVX2)
-  if constexpr (sizeof(T) == 4) return {(typename Vec<T>::Native)_mm256_fmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v)};
-  else return {(typename Vec<T>::Native)_mm256_fmadd_pd((__m256d)a.v, (__m256d)b.v, (__m256d)c.v)};
+  if constexpr (sizeof(T) == 4)
+    return {(typename Vec<T>::Native)_mm256_fmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v)};
+  else
+    return {(typename Vec<T>::Native)_mm256_fmadd_pd((__m256d)a.v, (__m256d)b.v, (__m256d)c.v)};
 #else
   return {a.v * b.v + c.v};
 #endif
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Memory. `load(p)` reads kLanes elements of storage type S; `load(p, n)` reads n <= kLanes and fills with zero, touching
-// nothing past p[n - 1]; the same for store.
+// Memory. `load(p)` reads kLanes elements of storage type S; `load(p, n)` reads n <= kLanes and
+// fills with zero, touching nothing past p[n - 1]; the same for store.
 
 template <class S>
 struct StorageTraits {
@@ -150,13 +157,17 @@ using AccOf = typename StorageTraits<S>::Acc;
 
 template <class S>
 SEQ2SEQ_EXT_INLINE AccOf<S> to_acc(S value) {
-  if constexpr (std::is_same_v<S, BFloat16>) return to_float(value);
-  else return value;
+  if constexpr (std::is_same_v<S, BFloat16>)
+    return to_float(value);
+  else
+    return value;
 }
 template <class S>
 SEQ2SEQ_EXT_INLINE S from_acc(AccOf<S> value) {
-  if constexpr (std::is_same_v<S, BFloat16>) return to_bfloat16(value);
-  else return value;
+  if constexpr (std::is_same_v<S, BFloat16>)
+    return to_bfloat16(value);
+  else
+    return value;
 }
 
 namespace detail {
@@ -237,13 +248,16 @@ SEQ2SEQ_EXT_INLINE void store(S* p, Vec<AccOf<S>> a, int n) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Reductions over lanes, in a fixed order (halving), so that they are the same wherever they are used.
+// Reductions over lanes, in a fixed order (halving), so that they are the same wherever they are
+// used.
 
 template <class T>
 SEQ2SEQ_EXT_INLINE T reduce_add(Vec<T> a) {
 #if defined(SEQ2SEQ_EXT_ISA_AVX512)
-  if constexpr (sizeof(T) == 4) return _mm512_reduce_add_ps((__m512)a.v);
-  else return _mm512_reduce_add_pd((__m512d)a.v);
+  if constexpr (sizeof(T) == 4)
+    return _mm512_reduce_add_ps((__m512)a.v);
+  else
+    return _mm512_reduce_add_pd((__m512d)a.v);
 #else
   T lane[Vec<T>::kLanes];
   std::memcpy(lane, &a.v, sizeof(lane));
@@ -264,7 +278,8 @@ SEQ2SEQ_EXT_INLINE T reduce_max(Vec<T> a) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Products of bf16 pairs: lane i of acc += a[2i] * b[2i] + a[2i + 1] * b[2i + 1], where a and b hold kLanes pairs.
+// Products of bf16 pairs: lane i of acc += a[2i] * b[2i] + a[2i + 1] * b[2i + 1], where a and b
+// hold kLanes pairs.
 
 struct PairVec {
   typedef uint32_t Native __attribute__((vector_size(kVectorBytes)));
@@ -277,7 +292,8 @@ SEQ2SEQ_EXT_INLINE PairVec load_pairs(const BFloat16* p) {  // 2 * kLanes elemen
   std::memcpy(&r.v, p, sizeof(r.v));
   return r;
 }
-SEQ2SEQ_EXT_INLINE PairVec load_pairs(const BFloat16* p, int n) {  // n <= 2 * kLanes elements, rest zero
+SEQ2SEQ_EXT_INLINE PairVec load_pairs(const BFloat16* p,
+                                      int n) {  // n <= 2 * kLanes elements, rest zero
   if (n >= 2 * PairVec::kLanes) return load_pairs(p);
 #if defined(SEQ2SEQ_EXT_ISA_AVX512)
   return {(PairVec::Native)_mm512_maskz_loadu_epi16((__mmask32)((uint64_t{1} << n) - 1u), p)};
@@ -293,8 +309,12 @@ SEQ2SEQ_EXT_INLINE Vec<float> dot_pairs(Vec<float> acc, PairVec a, PairVec b) {
 #if defined(SEQ2SEQ_EXT_ISA_AVX512)
   return {(Vec<float>::Native)_mm512_dpbf16_ps((__m512)acc.v, (__m512bh)a.v, (__m512bh)b.v)};
 #else
-  const auto even = [](PairVec x) { return Vec<float>(reinterpret_cast<Vec<float>::Native>(x.v << 16)); };
-  const auto odd = [](PairVec x) { return Vec<float>(reinterpret_cast<Vec<float>::Native>(x.v & 0xffff0000u)); };
+  const auto even = [](PairVec x) {
+    return Vec<float>(reinterpret_cast<Vec<float>::Native>(x.v << 16));
+  };
+  const auto odd = [](PairVec x) {
+    return Vec<float>(reinterpret_cast<Vec<float>::Native>(x.v & 0xffff0000u));
+  };
   return fma(odd(a), odd(b), fma(even(a), even(b), acc));
 #endif
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// One time step. The weights are read once, as torch lays them out: packing them would cost as much as the product. A tile
-// is the gates of a unit (or a few units) times a few rows of the batch, lanes along k; every dot product is summed in the
-// same order whatever the tile.
+// One time step. The weights are read once, as torch lays them out: packing them would cost as much
+// as the product. A tile is the gates of a unit (or a few units) times a few rows of the batch,
+// lanes along k; every dot product is summed in the same order whatever the tile.
 #pragma once
 
 #include "cpu/cells.h"
@@ -36,23 +36,29 @@ void dot_tile(const T* const* w, const T* const* x, int64_t K, AccOf<T>* out) {
       const auto ws = load_at(w_row[r] + k);
 #pragma GCC unroll 4
       for (int m = 0; m < M; ++m) {
-        if constexpr (kKStep<T> == 1) acc[r][m] = fma(ws, xs[m], acc[r][m]);
-        else acc[r][m] = dot_pairs(acc[r][m], ws, xs[m]);
+        if constexpr (kKStep<T> == 1)
+          acc[r][m] = fma(ws, xs[m], acc[r][m]);
+        else
+          acc[r][m] = dot_pairs(acc[r][m], ws, xs[m]);
       }
     }
   };
   int64_t k = 0;
   for (; k + kChunk <= K; k += kChunk) {
     chunk(k, [](const T* p) SEQ2SEQ_EXT_LAMBDA_INLINE {
-      if constexpr (kKStep<T> == 1) return load(p);
-      else return load_pairs(p);
+      if constexpr (kKStep<T> == 1)
+        return load(p);
+      else
+        return load_pairs(p);
     });
   }
   if (k < K) {
     const int n = static_cast<int>(K - k);
     chunk(k, [n](const T* p) SEQ2SEQ_EXT_LAMBDA_INLINE {
-      if constexpr (kKStep<T> == 1) return load(p, n);
-      else return load_pairs(p, n);
+      if constexpr (kKStep<T> == 1)
+        return load(p, n);
+      else
+        return load_pairs(p, n);
     });
   }
 #pragma GCC unroll 4
@@ -70,7 +76,8 @@ constexpr int kDotRows = 2;
 
 // out(r, m) for all R weight rows and `rows` batch rows, through use(r, m, value).
 template <class T, int R, class Use>
-void dot_rows(const T* const* w, const T* x, int64_t x_stride, int64_t rows, int64_t K, const Use& use) {
+void dot_rows(const T* const* w, const T* x, int64_t x_stride, int64_t rows, int64_t K,
+              const Use& use) {
   AccOf<T> out[R * kDotRows];
   const T* tile[kDotRows];
   const auto run = [&](auto size, int64_t m) {
@@ -104,9 +111,10 @@ struct Step {
 
   int64_t blocks() const { return (params.H + kLanes - 1) / kLanes; }
 
-  // sums[row][g][lane] = weight row (g, unit) . x[row], for the units of a block and a group of rows.
-  void gate_sums(const void* weight, int64_t K, const T* x, int64_t x_stride, int64_t rows, int64_t unit,
-                 int64_t units, Acc* sums) const {
+  // sums[row][g][lane] = weight row (g, unit) . x[row], for the units of a block and a group of
+  // rows.
+  void gate_sums(const void* weight, int64_t K, const T* x, int64_t x_stride, int64_t rows,
+                 int64_t unit, int64_t units, Acc* sums) const {
     for (int64_t u = 0; u < units; u += kUnitsAtOnce) {
       const T* w[kWeightRows];
       for (int r = 0; r < kWeightRows; ++r) {
@@ -147,10 +155,12 @@ struct Step {
           h_part[g] = load(h_sums + (row * G + g) * kLanes) + b_hh[g];
         }
         if constexpr (Cell::kSplitHidden) h_prev = load(h + b * p.P + unit, n);
-        if constexpr (Cell::kHasCell) state = load(static_cast<const Acc*>(p.c) + b * p.H + unit, n);
+        if constexpr (Cell::kHasCell)
+          state = load(static_cast<const Acc*>(p.c) + b * p.H + unit, n);
         const V out = Cell::forward(x_part, h_part, h_prev, state, saved);
         if constexpr (Cell::kHasCell) store(static_cast<Acc*>(p.c_out) + b * p.H + unit, state, n);
-        store((unprojected != nullptr ? unprojected : static_cast<T*>(p.h_out)) + b * p.H + unit, out, n);
+        store((unprojected != nullptr ? unprojected : static_cast<T*>(p.h_out)) + b * p.H + unit,
+              out, n);
       }
     }
   }
@@ -161,12 +171,15 @@ struct Step {
     for (int64_t group = member.begin(groups); group < member.end(groups); ++group) {
       const T* w[R];
       for (int64_t r = 0; r < R; ++r) {
-        w[r] = static_cast<const T*>(params.weights.w_hr) + std::min(group * R + r, params.P - 1) * params.H;
+        w[r] = static_cast<const T*>(params.weights.w_hr) +
+               std::min(group * R + r, params.P - 1) * params.H;
       }
-      dot_rows<T, R>(w, unprojected, params.H, params.B, params.H, [&](int r, int64_t b, Acc value) {
-        const int64_t column = group * R + r;
-        if (column < params.P) static_cast<T*>(params.h_out)[b * params.P + column] = from_acc<T>(value);
-      });
+      dot_rows<T, R>(w, unprojected, params.H, params.B, params.H,
+                     [&](int r, int64_t b, Acc value) {
+                       const int64_t column = group * R + r;
+                       if (column < params.P)
+                         static_cast<T*>(params.h_out)[b * params.P + column] = from_acc<T>(value);
+                     });
     }
   }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-// First include of every per-ISA source file, after it has defined exactly one of SEQ2SEQ_EXT_ISA_BASELINE, _AVX2,
-// _AVX512. All headers that hold inline code which must NOT be compiled for the ISA come first (otherwise the linker could
-// pick an AVX-512 copy of, say, std::vector's code for the baseline); what follows this header in the file is compiled
-// for the ISA, inside `namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA`.
+// First include of every per-ISA source file, after it has defined exactly one of
+// SEQ2SEQ_EXT_ISA_BASELINE, _AVX2, _AVX512. All headers that hold inline code which must NOT be
+// compiled for the ISA come first (otherwise the linker could pick an AVX-512 copy of, say,
+// std::vector's code for the baseline); what follows this header in the file is compiled for the
+// ISA, inside `namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA`.
 #pragma once
 
 #include <algorithm>
@@ -29,6 +30,8 @@
 
 // Vectors passed by value never cross a compilation unit here.
 #pragma GCC diagnostic ignored "-Wpsabi"
+// The AVX-512 headers of GCC 12 start some intrinsics from a deliberately undefined register.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 
 #if defined(SEQ2SEQ_EXT_ISA_AVX512)
 #define SEQ2SEQ_EXT_ISA avx512

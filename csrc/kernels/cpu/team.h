@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Threads that work through a sequence together: one parallel region for all steps, a barrier between steps.
+// Threads that work through a sequence together: one parallel region for all steps, a barrier
+// between steps.
 #pragma once
 
 #include <sched.h>
@@ -16,7 +17,8 @@
 namespace seq2seq_ext::kernels::cpu {
 
 inline void spin_pause(int64_t spins) {
-  constexpr int64_t kSpinsBeforeYield = 4096;  // ~50 us: beyond that the peer is probably not running
+  constexpr int64_t kSpinsBeforeYield =
+      4096;  // ~50 us: beyond that the peer is probably not running
   if (spins >= kSpinsBeforeYield) {
     sched_yield();
     return;
@@ -38,7 +40,8 @@ class Barrier {
       phase_.store(phase + 1, std::memory_order_release);
       return;
     }
-    for (int64_t spins = 0; phase_.load(std::memory_order_acquire) == phase; ++spins) spin_pause(spins);
+    for (int64_t spins = 0; phase_.load(std::memory_order_acquire) == phase; ++spins)
+      spin_pause(spins);
   }
 
  private:
@@ -58,8 +61,8 @@ struct Member {
   int64_t end(int64_t count) const { return count * (index + 1) / size; }
 };
 
-// Runs body(Member) on up to `threads` threads at once. Fewer run if the host grants fewer (a nested call gets one):
-// Member::size says how many there are.
+// Runs body(Member) on up to `threads` threads at once. Fewer run if the host grants fewer (a
+// nested call gets one): Member::size says how many there are.
 template <class Body>
 void run_team(const Runtime& runtime, int threads, const Body& body) {
   Barrier barrier;
@@ -77,14 +80,15 @@ void run_team(const Runtime& runtime, int threads, const Body& body) {
       threads,
       [](int64_t begin, int64_t end, void* opaque) {
         Context& c = *static_cast<Context*>(opaque);
-        // The host cuts [0, threads) into equal chunks, one a thread: the first chunk's length tells everyone the
-        // number of threads that really run.
+        // The host cuts [0, threads) into equal chunks, one a thread: the first chunk's length
+        // tells everyone the number of threads that really run.
         if (begin == 0) {
           c.barrier->reset(static_cast<int>((c.threads + end - 1) / end));
           c.chunk.store(end, std::memory_order_release);
         }
         int64_t chunk;
-        for (int64_t spins = 0; (chunk = c.chunk.load(std::memory_order_acquire)) == 0; ++spins) spin_pause(spins);
+        for (int64_t spins = 0; (chunk = c.chunk.load(std::memory_order_acquire)) == 0; ++spins)
+          spin_pause(spins);
         const int size = static_cast<int>((c.threads + chunk - 1) / chunk);
         (*c.body)(Member{static_cast<int>(begin / chunk), size, c.barrier});
       },

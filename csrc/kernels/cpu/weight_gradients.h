@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What follows the backward recurrence: dx = d_gates W_ih, and the parameters' gradients, which are products of
-// (N, gates)^T with (N, inputs). Entries are gathered while they are packed, so padding and reversal cost nothing.
+// What follows the backward recurrence: dx = d_gates W_ih, and the parameters' gradients, which are
+// products of (N, gates)^T with (N, inputs). Entries are gathered while they are packed, so padding
+// and reversal cost nothing.
 #pragma once
 
 #include "cpu/sequence_backward.h"
@@ -18,7 +19,8 @@ struct WeightGradients {
   static constexpr int kLanes = V::kLanes;
   static constexpr int NV = 4;
   static constexpr int64_t kColumns = NV * kLanes;
-  static constexpr int64_t kBlock = 256;  // entries a pass: their panels and transposes live in the L2 cache
+  static constexpr int64_t kBlock =
+      256;  // entries a pass: their panels and transposes live in the L2 cache
 
   const Recurrence& back;
   const SequenceBackwardParams& params;
@@ -35,7 +37,8 @@ struct WeightGradients {
         P(r.P),
         input_panels((r.I + kColumns - 1) / kColumns) {}
 
-  // GRU keeps dn apart for input and recurrent side, in slots n, r, z | n: the rows of W_ih in slot order.
+  // GRU keeps dn apart for input and recurrent side, in slots n, r, z | n: the rows of W_ih in slot
+  // order.
   int64_t input_row(int64_t slot_row) const {
     if (!Cell::kSplitHidden) return slot_row;
     return slot_row < H ? 2 * H + slot_row : slot_row - H;
@@ -47,19 +50,13 @@ struct WeightGradients {
   void pack_input_weights(int d, const Member& member, T* packed) const {
     const T* w_ih = static_cast<const T*>(params.direction[d].weights.w_ih);
     for (int64_t p = member.begin(input_panels); p < member.end(input_panels); ++p) {
-      T* panel = packed + p * panel_size<T, NV>(G * H);
-      const int64_t split = Cell::kSplitHidden ? H : 0;  // the n rows come first there
-      for (int64_t k = 0; k < padded_k<T>(G * H); ++k) {
-        const T* row = k >= G * H ? nullptr : w_ih + (split > 0 ? input_row(k) : k) * I;
-        for (int64_t j = 0; j < kColumns; ++j) {
-          const int64_t column = p * kColumns + j;
-          panel[panel_index<T, NV>(k, j)] = row != nullptr && column < I ? row[column] : T{};
-        }
-      }
+      pack_panel_columns<T, NV>([&](int64_t k) { return w_ih + input_row(k) * I + p * kColumns; },
+                                G * H, I - p * kColumns, packed + p * panel_size<T, NV>(G * H));
     }
   }
 
-  // Rows of dx in direction 0's entry order; direction 1's entry of the same (time, row) is added before rounding.
+  // Rows of dx in direction 0's entry order; direction 1's entry of the same (time, row) is added
+  // before rounding.
   void input_gradient(Direction* const* work, const T* const* packed, const Member& member) const {
     T* dx = static_cast<T*>(params.dx);
     const SequenceShape& shape = params.shape;
@@ -73,7 +70,8 @@ struct WeightGradients {
     T* to[kMaxTileRows<NV>];
     for (int64_t p = 0; p < input_panels; ++p) {
       const int64_t last = member.end(schedule.N);
-      int64_t s = std::upper_bound(schedule.offset.begin(), schedule.offset.end(), member.begin(schedule.N)) -
+      int64_t s = std::upper_bound(schedule.offset.begin(), schedule.offset.end(),
+                                   member.begin(schedule.N)) -
                   schedule.offset.begin() - 1;
       for (int64_t entry = member.begin(schedule.N), tile_rows; entry < last; entry += tile_rows) {
         const int64_t wanted = std::min<int64_t>(kMaxTileRows<NV>, last - entry);
@@ -90,8 +88,9 @@ struct WeightGradients {
         }
         tile_rows = 0;
         for (int d = 0; d < shape.directions; ++d) {
-          tile_rows = panel_product<T, NV>(rows[d], wanted, G * H, packed[d] + p * panel_size<T, NV>(G * H), nullptr,
-                                           tile[d], kColumns);
+          tile_rows =
+              panel_product<T, NV>(rows[d], wanted, G * H, packed[d] + p * panel_size<T, NV>(G * H),
+                                   nullptr, tile[d], kColumns);
         }
         while (s > 0 && entry + tile_rows < schedule.offset[s]) --s;
         for (int64_t m = 0; m < tile_rows; ++m) {
@@ -109,7 +108,8 @@ struct WeightGradients {
 
   // --- parameters ---
 
-  // One product out[map(r)][:] += sum over entries of left(entry)[r] * right(entry)[:], for rows r of the left side.
+  // One product out[map(r)][:] += sum over entries of left(entry)[r] * right(entry)[:], for rows r
+  // of the left side.
   struct Product {
     int64_t width;  // columns of the right side
     int64_t first_row, last_row;
@@ -119,24 +119,25 @@ struct WeightGradients {
   // Work memory of one direction, shared by its team.
   struct Buffers {
     Buffers(const WeightGradients& f, int members)
-        : right(kBlock * std::max(padded(f.I) + padded(f.P), f.back.has_projection() ? 2 * padded(f.H) : 0)),
+        : right(kBlock *
+                std::max(padded(f.I) + padded(f.P), f.back.has_projection() ? 2 * padded(f.H) : 0)),
           left(members * kBlock * std::max<int64_t>(kSlots * f.H, f.P)),
           w_ih(std::is_same_v<T, Acc> ? 0 : G * f.H * f.I),
           w_hh(std::is_same_v<T, Acc> ? 0 : G * f.H * f.P),
           w_hr(std::is_same_v<T, Acc> ? 0 : f.P * f.H),
           b(2 * G * f.H) {}
     static int64_t padded(int64_t width) { return (width + kColumns - 1) / kColumns * kColumns; }
-    ScratchArray<T> right;                // packed panels of x, of h_prev, of the unprojected output
-    ScratchArray<T> left;                 // transposed gate gradients: (rows, kBlock), a part per member
-    ScratchArray<Acc> w_ih, w_hh, w_hr;   // fp32 sums where the gradient itself is narrower
+    ScratchArray<T> right;  // packed panels of x, of h_prev, of the unprojected output
+    ScratchArray<T> left;   // transposed gate gradients: (rows, kBlock), a part per member
+    ScratchArray<Acc> w_ih, w_hh, w_hr;  // fp32 sums where the gradient itself is narrower
     ScratchArray<Acc> b;
   };
 
   // The entries [first, first + count) as (s, i) pairs: calls use(k, s, i).
   template <class Use>
   void for_entries(int64_t first, int64_t count, const Use& use) const {
-    int64_t s =
-        std::upper_bound(schedule.offset.begin(), schedule.offset.end(), first) - schedule.offset.begin() - 1;
+    int64_t s = std::upper_bound(schedule.offset.begin(), schedule.offset.end(), first) -
+                schedule.offset.begin() - 1;
     for (int64_t k = 0; k < count; ++k) {
       while (first + k >= schedule.offset[s + 1]) ++s;
       use(k, s, first + k - schedule.offset[s]);
@@ -144,36 +145,37 @@ struct WeightGradients {
   }
 
   const T* x_row(int d, int64_t s, int64_t i) const {
-    return static_cast<const T*>(params.x) + schedule.time(s, i, params.shape.reverse[d]) * params.x_stride_t +
+    return static_cast<const T*>(params.x) +
+           schedule.time(s, i, params.shape.reverse[d]) * params.x_stride_t +
            schedule.order[i] * params.x_stride_b;
   }
 
-  // Packs `rows` (kBlock pointers) of the right side into panels; the member packs its share of them.
-  void pack_right(const T* const* rows, int64_t count, int64_t width, const Member& member, T* packed) const {
-    const int64_t count_padded = padded_k<T>(count);
+  // Packs `rows` (kBlock pointers) of the right side into panels; the member packs its share of
+  // them.
+  void pack_right(const T* const* rows, int64_t count, int64_t width, const Member& member,
+                  T* packed) const {
     const int64_t panels = (width + kColumns - 1) / kColumns;
     for (int64_t p = member.begin(panels); p < member.end(panels); ++p) {
-      T* panel = packed + p * kColumns * kBlock;
-      const int64_t n = std::min(kColumns, width - p * kColumns);
-      for (int64_t k = 0; k < count_padded; ++k) {
-        const T* row = k < count ? rows[k] + p * kColumns : nullptr;
-        if (kKStep<T> == 1 && row != nullptr && n == kColumns) {
-          std::memcpy(panel + k * kColumns, row, kColumns * sizeof(T));
-          continue;
-        }
-        for (int64_t j = 0; j < kColumns; ++j) {
-          panel[panel_index<T, NV>(k, j)] = row != nullptr && j < n ? row[j] : T{};
-        }
-      }
+      pack_panel_columns<T, NV>([&](int64_t k) { return rows[k] + p * kColumns; }, count,
+                                width - p * kColumns, packed + p * kColumns * kBlock);
     }
   }
 
   // left[r - first][k] = rows[k][r] for the member's rows r.
-  static void transpose_left(const T* const* rows, int64_t count, int64_t first, int64_t last, T* left) {
-    constexpr int64_t kTile = 16;
+  static void transpose_left(const T* const* rows, int64_t count, int64_t first, int64_t last,
+                             T* left) {
+    constexpr int64_t kTile = kLanesOf<T>;
     for (int64_t r0 = first; r0 < last; r0 += kTile) {
       const int64_t r1 = std::min(r0 + kTile, last);
-      for (int64_t k = 0; k < count; ++k) {
+      int64_t k = 0;
+      if constexpr (kKStep<T> == 1) {
+        for (; r1 - r0 == kTile && k + kTile <= count; k += kTile) {
+          const T* block[kTile];
+          for (int64_t j = 0; j < kTile; ++j) block[j] = rows[k + j] + r0;
+          transpose_block<T>(block, left + (r0 - first) * kBlock + k, kBlock);
+        }
+      }
+      for (; k < count; ++k) {
         for (int64_t r = r0; r < r1; ++r) left[(r - first) * kBlock + k] = rows[k][r];
       }
     }
@@ -181,16 +183,16 @@ struct WeightGradients {
 
   // out[map(r)] (+)= left[r] @ packed, for r in [first, last).
   template <class Map>
-  void accumulate(const T* left, int64_t left_first, int64_t count, const T* packed, int64_t width, int64_t first,
-                  int64_t last, const Map& map, bool fresh, Acc* out) const {
+  void accumulate(const T* left, int64_t left_first, int64_t count, const T* packed, int64_t width,
+                  int64_t first, int64_t last, const Map& map, bool fresh, Acc* out) const {
     alignas(64) Acc tile[kMaxTileRows<NV> * kColumns];
     const T* rows[kMaxTileRows<NV>];
     for (int64_t p = 0; p * kColumns < width; ++p) {
       for (int64_t r = first, tile_rows; r < last; r += tile_rows) {
         const int64_t wanted = std::min<int64_t>(kMaxTileRows<NV>, last - r);
         for (int64_t m = 0; m < wanted; ++m) rows[m] = left + (r + m - left_first) * kBlock;
-        tile_rows =
-            panel_product<T, NV>(rows, wanted, count, packed + p * kColumns * kBlock, nullptr, tile, kColumns);
+        tile_rows = panel_product<T, NV>(rows, wanted, count, packed + p * kColumns * kBlock,
+                                         nullptr, tile, kColumns);
         for (int64_t m = 0; m < tile_rows; ++m) {
           Acc* to = out + map(r + m) * width;
           for (int v = 0; v < NV; ++v) {
@@ -216,8 +218,10 @@ struct WeightGradients {
 
   static Acc* sums(void* grad, const ScratchArray<Acc>& wide) {
     if (grad == nullptr) return nullptr;
-    if constexpr (std::is_same_v<T, Acc>) return static_cast<Acc*>(grad);
-    else return wide.data();
+    if constexpr (std::is_same_v<T, Acc>)
+      return static_cast<Acc*>(grad);
+    else
+      return wide.data();
   }
 
   static void narrow(const Acc* from, int64_t begin, int64_t end, void* grad) {
@@ -250,14 +254,18 @@ struct WeightGradients {
       const int64_t count = std::min(kBlock, schedule.N - start);
       const bool fresh = start == 0;
       if (w_ih != nullptr) {
-        for_entries(start, count, [&](int64_t k, int64_t s, int64_t i) { pointers[k] = x_row(d, s, i); });
+        for_entries(start, count,
+                    [&](int64_t k, int64_t s, int64_t i) { pointers[k] = x_row(d, s, i); });
         pack_right(pointers, count, I, member, x_panels);
       }
       if (w_hh != nullptr) {
-        for_entries(start, count, [&](int64_t k, int64_t s, int64_t i) { pointers[k] = back.h_before(d, s, i); });
+        for_entries(start, count,
+                    [&](int64_t k, int64_t s, int64_t i) { pointers[k] = back.h_before(d, s, i); });
         pack_right(pointers, count, P, member, h_panels);
       }
-      for_entries(start, count, [&](int64_t k, int64_t s, int64_t i) { pointers[k] = back.d_gates_row(work, s, i); });
+      for_entries(start, count, [&](int64_t k, int64_t s, int64_t i) {
+        pointers[k] = back.d_gates_row(work, s, i);
+      });
       transpose_left(pointers, count, first, last, left);
       member.barrier->wait();
       if (w_ih != nullptr && first < input_last) {
@@ -280,7 +288,8 @@ struct WeightGradients {
   }
 
   // dW_hr = d_hidden^T @ (o tanh(c)): the cell's output is made again from what the forward saved.
-  void projection_gradient(int d, const Direction& work, Buffers& buffers, const Member& member) const {
+  void projection_gradient(int d, const Direction& work, Buffers& buffers,
+                           const Member& member) const {
     const auto& direction = params.direction[d];
     Acc* const w_hr = sums(direction.grads.w_hr, buffers.w_hr);
     T* const left = buffers.left.data() + member.index * kBlock * std::max<int64_t>(kSlots * H, P);
@@ -303,8 +312,9 @@ struct WeightGradients {
       for (int64_t k = 0; k < count; ++k) pointers[k] = work.d_hidden.data() + (start + k) * P;
       transpose_left(pointers, count, member.begin(P), member.end(P), left);
       member.barrier->wait();
-      accumulate(left, member.begin(P), count, panels, H, member.begin(P), member.end(P),
-                 [](int64_t r) { return r; }, start == 0, w_hr);
+      accumulate(
+          left, member.begin(P), count, panels, H, member.begin(P), member.end(P),
+          [](int64_t r) { return r; }, start == 0, w_hr);
       member.barrier->wait();
     }
     narrow(w_hr, member.begin(P * H), member.end(P * H), direction.grads.w_hr);
@@ -316,7 +326,8 @@ struct WeightGradients {
     if (schedule.N == 0) {
       const auto clear = [&](void* grad, int64_t count) {
         if (grad == nullptr) return;
-        std::fill(static_cast<T*>(grad) + member.begin(count), static_cast<T*>(grad) + member.end(count), T{});
+        std::fill(static_cast<T*>(grad) + member.begin(count),
+                  static_cast<T*>(grad) + member.end(count), T{});
       };
       clear(grads.w_ih, G * H * I);
       clear(grads.w_hh, G * H * P);
