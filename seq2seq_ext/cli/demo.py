@@ -128,8 +128,9 @@ def run(
     picture = output / "attention.png"
     plot_trace(make_trace(translator, MISSION), picture)
     examples = encode_pairs(translator.source, translator.target, held_out)
-    batches = [collate(examples[at : at + _BATCH]) for at in range(0, 4 * _BATCH, _BATCH)]
-    _print_comparison(compare(translator.model, [b for b in batches if len(b.source)]))
+    examples = examples[: 4 * _BATCH]
+    batches = [collate(examples[at : at + _BATCH]) for at in range(0, len(examples), _BATCH)]
+    _print_comparison(compare(translator.model, batches))
     console.print(
         f"Picture of the attention: {picture}\nModel: {model_directory}; try", markup=False
     )

@@ -139,7 +139,9 @@ def plot_trace(trace: Trace, path: Path) -> None:
     figure = Figure(figsize=(6 * panels, 4.5), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     if trace.attention is not None:
-        image = axes[0].imshow(trace.attention, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        image = axes[0].imshow(
+            trace.attention.tolist(), cmap="Blues", vmin=0, vmax=1, aspect="auto"
+        )
         axes[0].set_xticks(range(len(trace.source)), trace.source, rotation=45, ha="right")
         axes[0].set_yticks(range(len(trace.target)), trace.target)
         axes[0].set(title="attention weights", xlabel="source", ylabel="target")
