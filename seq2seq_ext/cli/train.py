@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -115,8 +116,8 @@ def train(
     _start(output, options)
 
 
-# What a resumed run may change.
-_RESUMABLE = ("epochs", "max_minutes", "patience")
+# What a resumed run may change; the data may have moved, and must be the same.
+_RESUMABLE = ("epochs", "max_minutes", "patience", "data")
 
 
 def _paths(options: dict[str, Any], *names: str) -> list[Path | None]:
@@ -167,6 +168,10 @@ def _train_config(options: dict[str, Any]) -> TrainConfig:
         raise CommandError(str(error)) from None
 
 
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: str(v) if isinstance(v, Path) else v for name, v in options.items()}
+
+
 def _start(output: Path, options: dict[str, Any]) -> None:
     config = _train_config(options)
     new_directory(output, CONFIG, options["overwrite"])
@@ -192,26 +197,29 @@ def _start(output: Path, options: dict[str, Any]) -> None:
         f"vocabularies {source.vocab_size:,} and {target.vocab_size:,}; "
         f"{parameters:,} parameters; {torch.get_num_threads()} threads"
     )
-    extra = {name: str(v) if isinstance(v, Path) else v for name, v in options.items()}
     trainer = Trainer(
         translator,
         examples,
         encode_pairs(source, target, valid) if valid else [],
         config,
         directory=output,
-        extra=extra,
+        extra=_plain(options),
     )
     _run(trainer, output, held_out)
 
 
 def _resume(directory: Path, options: dict[str, Any]) -> None:
+    defaults = {name: p.default for name, p in inspect.signature(train).parameters.items()}
+    changed = {name: value for name, value in options.items() if value != defaults[name]}
+    fixed = set(changed) - {*_RESUMABLE, "resume", "threads"}
+    if fixed:
+        raise CommandError(
+            f"--resume keeps the run's own settings: --{min(fixed).replace('_', '-')} cannot change"
+        )
     translator = Translator.load(directory)
     state = load_checkpoint(directory)
     stored = dict(state["extra"])
-    changed = {name: options[name] for name in _RESUMABLE if options[name]}
-    if options["data"] is not None:
-        changed["data"] = str(options["data"])
-    stored |= changed
+    stored |= {name: changed[name] for name in _RESUMABLE if name in changed}
     # "linear" is a share of all epochs: another number of epochs would change the past.
     if stored["schedule"] == "linear" and "epochs" in changed:
         raise CommandError("--epochs cannot change a run with --schedule linear")
@@ -222,7 +230,7 @@ def _resume(directory: Path, options: dict[str, Any]) -> None:
         encode_pairs(translator.source, translator.target, valid) if valid else [],
         _train_config(stored),
         directory=directory,
-        extra=stored,
+        extra=_plain(stored),
     )
     trainer.restore(state)
     log.print(f"resuming after epoch {trainer.progress.epoch}, batch {trainer.progress.batch}")

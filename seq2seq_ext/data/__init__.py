@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: MIT
+"""Text for training: `phrasebook` needs nothing else; tokenizers and batches the extra `train`."""

@@ -53,6 +53,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pairs.tsv").write_text("".join(f"{s}\t{t}\n" for s, t in pairs), encoding="utf-8")
     (folder / "pairs.en").write_text("".join(f"{s}\n" for s, _ in pairs), encoding="utf-8")
     (folder / "pairs.fr").write_text("".join(f"{t}\n" for _, t in pairs), encoding="utf-8")
+    some = "".join(f"{s}\t{t}\n" for s, t in pairs[:200])
+    (folder / "some.tsv").write_text(some, encoding="utf-8")
     return folder
 
 
