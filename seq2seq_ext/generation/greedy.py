@@ -70,134 +70,124 @@ def generate(
     return found if config.return_dict_in_generate else found.sequences
 
 
+class _Segment(NamedTuple):
+    """Consecutive steps of the same rows, none of them done before the first."""
+
+    rows: Tensor  # (N,) of the batch
+    start: int
+    steps: list[DecoderStep]
+    tokens: list[Tensor]  # (N,) each
+    log_probs: list[Tensor]  # (N,) each
+
+
 class _Greedy:
-    """One call's buffers. `rows` maps the rows still computed to those of the batch."""
+    """One call: decodes segment by segment, dropping finished rows in between, then assembles."""
 
     def __init__(self, model: Seq2Seq, config: GenerationConfig) -> None:
         self.encoder, self.config = model.encoder, config
         self.decoder: Decoder = model.decoder
         self.weight, self.bias = self.decoder.output_parameters()
-        device = self.weight.device.type
-        if torch.is_autocast_enabled(device):  # once, and not at each step
-            dtype = torch.get_autocast_dtype(device)
+        device = self.weight.device
+        if torch.is_autocast_enabled(device.type):  # once, and not at each step
+            dtype = torch.get_autocast_dtype(device.type)
             self.weight, self.bias = self.weight.to(dtype), self.bias.to(dtype)
-        self.no_eos = self.bias.clone()
-        if config.eos_token_ids:
-            self.no_eos[list(config.eos_token_ids)] = -math.inf
+        self.keep_steps = (
+            config.output_scores or config.output_attentions or config.output_hidden_states
+        )
+        self.eos = torch.tensor(config.eos_token_ids, dtype=torch.int64, device=device)
+        self.no_eos = self.bias.index_fill(0, self.eos, -math.inf)
 
     def run(self, src: Tensor, src_lengths: Tensor | Sequence[int] | None) -> GenerateOutput:
         encoded = self.encoder(src, src_lengths)
         memory, state = self.decoder.prepare(encoded, invariant=True)
-        self._allocate(encoded.outputs)
-        context = memory.context if self.config.output_hidden_states else None
-        steps = self._loop(memory, state, encoded.outputs) if src.size(0) else 0
+        segments = self._loop(memory, state, encoded.outputs)
+        return self._assemble([s for s in segments if s.tokens], src.size(0), memory.context)
 
-        def cut(buffer: Tensor | None) -> Tensor | None:
-            return None if buffer is None else buffer[:, :steps]
-
-        log_probs = self.log_probs[:, :steps]
-        return GenerateOutput(
-            self.sequences[:, :steps],
-            self.lengths,
-            log_probs,
-            _row_sums(log_probs),
-            cut(self.scores),
-            cut(self.attentions),
-            cut(self.hidden_states),
-            cut(self.contexts) if context is None else context,
-        )
-
-    def _allocate(self, outputs: Tensor) -> None:
-        """Buffers grow by doubling: max_new_tokens is a limit and no forecast."""
-        config, batch, device = self.config, outputs.size(0), outputs.device
-        self.room = min(config.max_new_tokens, 16)
-        wide = torch.float64 if outputs.dtype == torch.float64 else torch.float32
-
-        def zeros(*size: int, dtype: torch.dtype = outputs.dtype) -> Tensor:
-            return torch.zeros(batch, self.room, *size, dtype=dtype, device=device)
-
-        self.lengths = torch.zeros(batch, dtype=torch.int64, device=device)
-        self.sequences = zeros(dtype=torch.int64).fill_(config.fill_token_id)
-        self.log_probs = zeros(dtype=wide)
-        self.scores = zeros(self.decoder.vocab_size, dtype=wide) if config.output_scores else None
-        self.attentions = zeros(outputs.size(1)) if config.output_attentions else None
-        self.hidden_states = self.contexts = None
-        if config.output_hidden_states:
-            self.hidden_states = zeros(self.decoder.hidden_size)
-            if self.decoder.attention is not None:
-                self.contexts = zeros(outputs.size(2))
-
-    def _grow(self) -> None:
-        self.room = min(2 * self.room, self.config.max_new_tokens)
-        for name in ("sequences", "log_probs", "scores", "attentions", "hidden_states", "contexts"):
-            old = getattr(self, name)
-            if old is not None:
-                fill = self.config.fill_token_id if name == "sequences" else 0
-                new = old.new_full((old.size(0), self.room, *old.shape[2:]), fill)
-                new[:, : old.size(1)] = old
-                setattr(self, name, new)
-
-    def _loop(self, memory: DecoderMemory, state: DecoderState, outputs: Tensor) -> int:
+    def _loop(self, memory: DecoderMemory, state: DecoderState, outputs: Tensor) -> list[_Segment]:
         config, device = self.config, outputs.device
         rows = torch.arange(outputs.size(0), device=device)
-        eos = torch.tensor(config.eos_token_ids, dtype=torch.int64, device=device)
         tokens = torch.full_like(rows, config.start_token_id)
         done = torch.zeros_like(rows, dtype=torch.bool)
-        check_every = (
-            1 if device.type == "cpu" else 8
-        )  # elsewhere a look at `done` waits for the device
+        # Off the CPU a look at `done` waits for the device: it is taken now and then.
+        check_every = 1 if device.type == "cpu" else 8
+        segments = [_Segment(rows, 0, [], [], [])]
         for t in range(config.max_new_tokens):
-            if t == self.room:
-                self._grow()
             step = self.decoder.step(tokens, state, memory)
             state = step.state
             bias = self.no_eos if t < config.min_new_tokens else self.bias
             log_probs, picks = ops.vocab_pick(step.features, self.weight, bias)
             tokens = picks[:, 0]
-            self._write(t, rows, done, tokens, log_probs[:, 0], step, bias)
-            done = done | torch.isin(tokens, eos)
+            if self.keep_steps:
+                segments[-1].steps.append(step)
+            segments[-1].tokens.append(tokens)
+            segments[-1].log_probs.append(log_probs[:, 0])
+            if rows.numel() == 0:
+                break
+            done = done | torch.isin(tokens, self.eos)
             if (t + 1) % check_every == 0 and bool(done.any()):
                 live = (~done).nonzero()[:, 0]
                 if live.numel() == 0:
                     break
-                if (
-                    2 * live.numel() <= rows.numel()
-                ):  # rows do not feel each other, so drop those done
+                if 2 * live.numel() <= rows.numel():  # rows do not feel each other: drop those done
                     rows, tokens, done = rows[live], tokens[live], done[live]
                     state, memory = state.index_select(live), memory.index_select(live)
-        return int(self.lengths.max())
+                    segments.append(_Segment(rows, t + 1, [], [], []))
+        return segments
 
-    def _write(
-        self,
-        t: int,
-        rows: Tensor,
-        done: Tensor,
-        tokens: Tensor,
-        log_probs: Tensor,
-        step: DecoderStep,
-        bias: Tensor,
-    ) -> None:
-        """Step t of the rows not done."""
-        self.sequences[rows, t] = torch.where(done, self.config.fill_token_id, tokens)
-        self.log_probs[rows, t] = torch.where(done, 0, log_probs)
-        self.lengths[rows] += ~done
-        keep = ~done[:, None]
-        for buffer, value in (
-            (self.attentions, step.weights),
-            (self.hidden_states, step.hidden),
-            (self.contexts, step.context),
-        ):
-            if buffer is not None and value is not None:
-                buffer[rows, t] = torch.where(keep, value, 0)
-        if self.scores is not None:
-            logits = torch.nn.functional.linear(step.features, self.weight).to(self.scores.dtype)
-            all_log_probs = torch.log_softmax(logits + bias.to(self.scores.dtype), dim=-1)
-            self.scores[rows, t] = torch.where(keep, all_log_probs, 0)
+    def _assemble(
+        self, segments: list[_Segment], batch: int, context: Tensor | None
+    ) -> GenerateOutput:
+        config = self.config
+        tokens = _join(segments, [s.tokens for s in segments], batch)
+        ended = torch.isin(tokens, self.eos)
+        past = ended.cumsum(1) > ended.long()  # an end-of-sequence token stands before
+        lengths = (~past).sum(1)
+        steps = int(lengths.max()) if batch else 0
+
+        def of_steps(values: list[list[Tensor]]) -> Tensor:
+            joined = _join(segments, values, batch)[:, :steps]
+            return joined.masked_fill(
+                past[:, :steps].view(batch, steps, *[1] * (joined.dim() - 2)), 0
+            )
+
+        def of(name: str) -> Tensor:
+            return of_steps([[getattr(step, name) for step in s.steps] for s in segments])
+
+        log_probs = of_steps([s.log_probs for s in segments])
+        # A running sum: the same bits however many columns of zeros follow.
+        total = log_probs.cumsum(1)[:, -1] if steps else log_probs.new_zeros(batch)
+        hidden_states = of("hidden") if config.output_hidden_states else None
+        if not config.output_hidden_states:
+            context = None
+        elif self.decoder.attention is not None:
+            context = of("context")
+        return GenerateOutput(
+            tokens.masked_fill(past, config.fill_token_id)[:, :steps],
+            lengths,
+            log_probs,
+            total,
+            of_steps([self._scores(s) for s in segments]) if config.output_scores else None,
+            of("weights") if config.output_attentions else None,
+            hidden_states,
+            context,
+        )
+
+    def _scores(self, segment: _Segment) -> list[Tensor]:
+        """Log-probabilities (N, V) of each step."""
+        wide = segment.log_probs[0].dtype
+        out = []
+        for t, step in enumerate(segment.steps, start=segment.start):
+            bias = self.no_eos if t < self.config.min_new_tokens else self.bias
+            logits = torch.nn.functional.linear(step.features, self.weight).to(wide) + bias.to(wide)
+            out.append(torch.log_softmax(logits, dim=-1))
+        return out
 
 
-def _row_sums(log_probs: Tensor) -> Tensor:
-    """Sums over T, one step after the other: the same bits however many columns of zeros follow."""
-    total = log_probs.new_zeros(log_probs.size(0))
-    for t in range(log_probs.size(1)):
-        total = total + log_probs[:, t]
-    return total
+def _join(segments: list[_Segment], values: list[list[Tensor]], batch: int) -> Tensor:
+    """(batch, T, ...) from each segment's list of (N, ...), zero where a row took no part."""
+    first, last = values[0][0], segments[-1]
+    steps = last.start + len(last.tokens)
+    out = first.new_zeros(batch, steps, *first.shape[1:])
+    for segment, parts in zip(segments, values, strict=True):
+        out[segment.rows, segment.start : segment.start + len(parts)] = torch.stack(parts, dim=1)
+    return out

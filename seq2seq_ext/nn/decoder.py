@@ -254,8 +254,11 @@ class Decoder(nn.Module):
         """One step from tokens y_{t-1} (B,). Without gradients the fused step kernels run."""
         return self._step(self._embed(tokens), state, memory)
 
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout) if self.training and self.dropout > 0 else x
+
     def _embed(self, tokens: Tensor) -> Tensor:
-        return F.dropout(self.embedding(tokens), self.dropout, self.training)
+        return self._drop(self.embedding(tokens))
 
     def _step(self, x: Tensor, state: DecoderState, memory: DecoderMemory) -> DecoderStep:
         if self.context == "every_step":
@@ -269,7 +272,7 @@ class Decoder(nn.Module):
             hidden, hs = self.rnn.step(x, state.hidden)
             cs = None
         features, context, weights = self._read(hidden, memory)
-        features = F.dropout(features, self.dropout, self.training)
+        features = self._drop(features)
         state = DecoderState(hs, cs, features if self.input_feeding else None)
         return DecoderStep(features, state, hidden, context, weights)
 
@@ -333,7 +336,7 @@ class Decoder(nn.Module):
             hidden, h_n = self.rnn(x, hx)
             final = DecoderState(h_n.unbind(), None, None)
         features, read, weights = self._read(hidden, memory)
-        features = F.dropout(features, self.dropout, self.training)
+        features = self._drop(features)
         return DecoderOutput(self.logits(features), hidden, read, weights, final)
 
     def _run_steps(
