@@ -154,6 +154,7 @@ class _Greedy:
             return of_steps([[getattr(step, name) for step in s.steps] for s in segments])
 
         log_probs = of_steps([s.log_probs for s in segments])
+        _refuse_nan(log_probs)
         # A running sum: the same bits however many columns of zeros follow.
         total = log_probs.cumsum(1)[:, -1] if steps else log_probs.new_zeros(batch)
         hidden_states = of("hidden") if config.output_hidden_states else None
@@ -181,6 +182,15 @@ class _Greedy:
             logits = torch.nn.functional.linear(step.features, self.weight).to(wide) + bias.to(wide)
             out.append(torch.log_softmax(logits, dim=-1))
         return out
+
+
+def _refuse_nan(log_probs: Tensor) -> None:
+    if bool(log_probs.isnan().any()):
+        row, step = log_probs.isnan().nonzero()[0].tolist()
+        raise ValueError(
+            f"generate: the logits of row {row} are not finite at step {step}: "
+            "do the model's weights hold NaN or infinity?"
+        )
 
 
 def _join(segments: list[_Segment], values: list[list[Tensor]], batch: int) -> Tensor:

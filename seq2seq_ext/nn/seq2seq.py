@@ -188,7 +188,7 @@ class Seq2Seq(nn.Module):
             sequences (B, T): the new tokens, without the start token, each row's end-of-sequence
             token kept and padding after it. With return_dict_in_generate a `GenerateOutput`.
 
-        Raises ValueError, TypeError, IndexError: bad option or input. NotImplementedError: an
-            option of beam search or sampling.
+        Raises ValueError, TypeError, IndexError: bad option or input, logits that are not finite.
+            NotImplementedError: an option of beam search or sampling.
         """
         return generate(self, src, src_lengths, generation_config=generation_config, **options)

@@ -215,3 +215,26 @@ def test_bad_calls():
     model = Seq2Seq.build(23, 23, bos_token_id=None)
     with pytest.raises(ValueError, match="decoder_start_token_id or bos_token_id must be given"):
         model.generate(src, lengths)
+
+
+def test_logits_that_are_not_finite_are_refused():
+    model = make()
+    src, lengths = sources()
+    with torch.no_grad():
+        model.encoder.embedding.weight[src[4, 0]] = torch.nan
+    first = int((src == src[4, 0]).any(1).nonzero()[0])
+    with pytest.raises(ValueError, match=f"logits of row {first} are not finite at step 0"):
+        model.generate(src, lengths)
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_an_empty_source_sentence_does_not_hurt_the_others(options):
+    model = make(**options)
+    src, lengths = sources()
+    want = model.generate(src, lengths, max_new_tokens=8, return_dict_in_generate=True)
+    lengths[5] = 0
+    out = model.generate(src, lengths, max_new_tokens=8, return_dict_in_generate=True)
+    others = torch.arange(13) != 5
+    steps = min(out.sequences.size(1), want.sequences.size(1))
+    assert torch.equal(out.sequences[others, :steps], want.sequences[others, :steps])
+    assert out.token_log_probs.isfinite().all()
