@@ -183,7 +183,7 @@ std::tuple<Tensor, Tensor> attention_step(const Tensor& query, const Tensor& key
   p.S = keys.size(1);
   p.A = keys.size(2);
   p.C = values.size(2);
-  p.scale = static_cast<float>(scale);
+  p.scale = scale;
   expect_like(keys, query, "keys", "query");
   expect_shape(keys, {p.B, p.S, p.A}, "keys");
   expect_like(values, query, "values", "query");

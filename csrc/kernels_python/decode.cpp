@@ -9,7 +9,7 @@ namespace seq2seq_ext::kernels_python {
 namespace {
 
 py::tuple attention_step(const py::array& query, const py::array& keys, const py::array& values,
-                         const MaybeArray& lengths, const std::string& score, float scale,
+                         const MaybeArray& lengths, const std::string& score, double scale,
                          const MaybeArray& w_query, const MaybeArray& v, int threads) {
   if (query.ndim() != 2 || keys.ndim() != 3 || values.ndim() != 3) {
     throw py::value_error("expected query (B, Q), keys (B, S, A), values (B, S, C)");
@@ -96,7 +96,7 @@ py::array evaluate(const std::string& function, const py::array& x) {
 void bind_decode(py::module_& m) {
   using namespace py::literals;
   m.def("attention_step", &attention_step, "query"_a, "keys"_a, "values"_a, py::kw_only(),
-        "lengths"_a = py::none(), "score"_a = "dot", "scale"_a = 1.0f, "w_query"_a = py::none(),
+        "lengths"_a = py::none(), "score"_a = "dot", "scale"_a = 1.0, "w_query"_a = py::none(),
         "v"_a = py::none(), "threads"_a = 1,
         "query (B, Q), keys (B, S, A), values (B, S, C) -> context (B, C), weights (B, S)");
   m.def("vocab_pick", &vocab_pick, "hidden"_a, "weight"_a, "bias"_a = py::none(), py::kw_only(),

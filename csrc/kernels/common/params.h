@@ -138,7 +138,7 @@ struct AttentionStepParams {
   AttentionScore score;
   DType dtype;
   int64_t B, Q, A, S, C;
-  float scale;                    // kDot only
+  double scale;                   // kDot only
   const void* query;              // (B, Q) dtype, contiguous
   const void* w_query = nullptr;  // (A, Q) dtype, contiguous; null: Q == A
   const void* v = nullptr;        // (A) dtype; kAdditive only
