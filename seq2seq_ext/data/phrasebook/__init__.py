@@ -23,7 +23,7 @@ ALWAYS = (
     ("I have a friend", "J'ai un ami"),
 )
 
-DEFAULT_SIZE = 16_000
+DEFAULT_SIZE = 40_000
 DEFAULT_HELD_OUT = 1_000
 
 __all__ = ["ALWAYS", "DEFAULT_HELD_OUT", "DEFAULT_SIZE", "pairs", "split"]
