@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 CELLS = ("lstm", "gru", "rnn")
 
@@ -37,8 +37,8 @@ def check_token_id(where: str, name: str, value: object, vocab_size: int) -> Non
         raise ValueError(f"{where}: {name} must lie in [0, {vocab_size}), got {value}")
 
 
-def check_tokens(where: str, name: str, tokens: object, dim: int, vocab_size: int) -> None:
-    """Checks a tensor of token ids; their range only on the CPU: elsewhere it would synchronise."""
+def check_tokens(where: str, name: str, tokens: object, dim: int, embedding: nn.Embedding) -> None:
+    """Checks token ids for an embedding; their range only on the CPU: elsewhere it would wait."""
     if not isinstance(tokens, Tensor):
         raise TypeError(
             f"{where}: {name} must be a tensor of token ids, got {type(tokens).__name__}"
@@ -49,6 +49,12 @@ def check_tokens(where: str, name: str, tokens: object, dim: int, vocab_size: in
         raise ValueError(
             f"{where}: {name} must have {dim} dimensions, got {tokens.dim()} {tuple(tokens.shape)}"
         )
+    if tokens.device != embedding.weight.device:
+        raise ValueError(
+            f"{where}: {name} must be on the model's device {embedding.weight.device}, "
+            f"got {tokens.device}"
+        )
+    vocab_size = embedding.num_embeddings
     if tokens.device.type != "cpu" or torch.compiler.is_compiling() or tokens.numel() == 0:
         return
     low, high = (int(v) for v in torch.aminmax(tokens))

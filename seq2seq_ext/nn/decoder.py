@@ -306,7 +306,7 @@ class Decoder(nn.Module):
 
         Raises ValueError, TypeError, IndexError: wrong shape, dtype, ratio, ids out of range.
         """
-        check_tokens("Decoder", "tgt_in", tgt_in, 2, self.vocab_size)
+        check_tokens("Decoder", "tgt_in", tgt_in, 2, self.embedding)
         check_probability("Decoder", "teacher_forcing_ratio", teacher_forcing_ratio)
         if tgt_in.size(0) != encoded.outputs.size(0):
             raise ValueError(

@@ -138,7 +138,7 @@ class Encoder(nn.Module):
         Raises ValueError, TypeError, IndexError: wrong shape or dtype, lengths outside 0..S, ids
         out of range.
         """
-        check_tokens("Encoder", "src", src, 2, self.vocab_size)
+        check_tokens("Encoder", "src", src, 2, self.embedding)
         batch, size = src.shape
         if size == 0:
             raise ValueError(

@@ -325,6 +325,36 @@ def test_details_show_every_symbol():
     assert out.decoder.weights.shape == (2, 4, 5)
 
 
+@pytest.mark.parametrize("options", CONTEXTS, ids=str)
+def test_gradcheck_of_a_whole_model(options):
+    model = Seq2Seq.build(
+        5, 5, embedding_size=2, hidden_size=4, cell="lstm", bidirectional=True, **options
+    ).double()
+    src, tgt = torch.randint(3, 5, (2, 3)), torch.randint(3, 5, (2, 3))
+    names = [name for name, _ in model.named_parameters()]
+
+    def function(*weights):
+        values = dict(zip(names, weights, strict=True))
+        return torch.func.functional_call(model, values, (src, [3, 2], tgt))
+
+    weights = tuple(p.detach().requires_grad_() for p in model.parameters())
+    assert torch.autograd.gradcheck(function, weights, fast_mode=True)
+
+
+def test_deepcopy_and_pickle():
+    import copy
+    import pickle
+
+    model = Seq2Seq.build(11, 13, embedding_size=6, hidden_size=8, tied_embeddings=True)
+    src, tgt = torch.randint(3, 11, (2, 5)), torch.randint(3, 13, (2, 4))
+    want = model(src, None, tgt)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(src, None, tgt), want)
+        assert other.config() == model.config()
+        other.decoder.embedding.weight.data.zero_()
+    assert torch.equal(model(src, None, tgt), want)
+
+
 def test_seq2seq_errors():
     with pytest.raises(ValueError, match="hidden_size must be even"):
         Seq2Seq.build(11, 13, hidden_size=7, bidirectional=True)

@@ -97,6 +97,8 @@ def test_bad_input():
         encoder([[1, 2]])
     with pytest.raises(TypeError, match=r"src must be int64 or int32, got torch\.float32"):
         encoder(src.float())
+    with pytest.raises(ValueError, match="src must be on the model's device meta, got cpu"):
+        Encoder(11, 5, 7, device="meta")(src)
     with pytest.raises(ValueError, match="src must have 2 dimensions, got 1"):
         encoder(src[0])
     with pytest.raises(ValueError, match="src must have at least one position"):
