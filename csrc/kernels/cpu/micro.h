@@ -167,19 +167,18 @@ void pack_panel_rows(const T* source, int64_t source_stride, int64_t K, const Ro
                      T* panel) {
   using E = AccOf<T>;  // what is moved: as wide as an element, or a pair
   constexpr int kLanes = kLanesOf<T>;
-  static const T zeros[kLanes * kKStep<T>] = {};
+  static const E zeros[kLanes] = {};
   const int64_t blocks = K / (kLanes * kKStep<T>);
   for (int v = 0; v < NV; ++v) {
-    const T* rows[kLanes];
+    const E* rows[kLanes];
     int64_t step[kLanes];  // a row of zeros does not advance
     for (int j = 0; j < kLanes; ++j) {
       const int64_t row = row_of(v * kLanes + j);
-      rows[j] = row < 0 ? zeros : source + row * source_stride;
-      step[j] = row < 0 ? 0 : kLanes * kKStep<T>;
+      rows[j] = row < 0 ? zeros : reinterpret_cast<const E*>(source + row * source_stride);
+      step[j] = row < 0 ? 0 : kLanes;
     }
     for (int64_t block = 0; block < blocks; ++block) {
-      transpose_block<E>(reinterpret_cast<const E* const*>(rows),
-                         reinterpret_cast<E*>(panel) + (block * kLanes * NV + v) * kLanes,
+      transpose_block<E>(rows, reinterpret_cast<E*>(panel) + (block * kLanes * NV + v) * kLanes,
                          NV * kLanes);
       for (int j = 0; j < kLanes; ++j) rows[j] += step[j];
     }

@@ -99,13 +99,10 @@ struct Launch {
 
   static Status step(const StepParams& params, const Runtime& runtime) {
     const Step<T, Cell> step{params};
-    const bool projects = params.weights.w_hr != nullptr;
-    const ScratchArray<T> unprojected(projects ? params.B * params.H : 0);
+    const typename Step<T, Cell>::Work work(params);
     const int threads = plan_threads(
         runtime, params.B * Cell::kGates * params.H * (params.I + params.P), step.blocks());
-    run_team(runtime, threads, [&](const Member& member) {
-      step.run(member, projects ? unprojected.data() : nullptr);
-    });
+    run_team(runtime, threads, [&](const Member& member) { step.run(work, member); });
     return Status::ok();
   }
 
