@@ -133,13 +133,13 @@ def test_vocab(backend, dtype, bias, B, H, V, k):
     assert log_probs.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     logits = hidden.double() @ weight.double().T + (0 if b is None else b.double())
     exact = torch.log_softmax(logits, -1)
-    # Inputs are exact in every dtype and sums are float32 at least, so this holds for bfloat16,
-    # too.
-    close = {"rtol": 1e-12, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 1e-5, "atol":
-    1e-5} torch.testing.assert_close(log_probs.double(), exact.gather(1, indices), **close)
-    torch.testing.assert_close(log_probs.double(), exact.topk(k).values, **close) assert
-    all(len(set(row)) == k for row in indices.tolist()) assert (log_probs[:, :-1] >= log_probs[:,
-    1:]).all()
+    # Inputs are exact in every dtype and sums are float32 at least: bfloat16 is no excuse.
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    close = {"rtol": tolerance, "atol": tolerance}
+    torch.testing.assert_close(log_probs.double(), exact.gather(1, indices), **close)
+    torch.testing.assert_close(log_probs.double(), exact.topk(k).values, **close)
+    assert all(len(set(row)) == k for row in indices.tolist())
+    assert (log_probs[:, :-1] >= log_probs[:, 1:]).all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -172,12 +172,15 @@ def test_vocab_rows_without_a_distribution(backend, dtype):
     assert indices[1].tolist() == [0, 1, 2]
     assert indices[3].tolist() == [5, 0, 1]
     assert log_probs[[0, 2, 3]].isfinite().all()
+    zero = torch.zeros(1, V, dtype=dtype)
     bias = torch.full((V,), -math.inf, dtype=dtype)
-    log_probs, indices = MODULES[backend].vocab_pick(torch.zeros(2, V, dtype=dtype), weight, bias,
-    k=2) assert log_probs.isnan().all() assert indices.tolist() == [[0, 1]] * 2 bias[7] = 0  # one
-    word left: certain; the next best have probability zero log_probs, indices =
-    MODULES[backend].vocab_pick(torch.zeros(1, V, dtype=dtype), weight, bias, k=2) assert
-    log_probs.tolist() == [[0.0, -math.inf]] assert indices.tolist() == [[7, 0]]
+    log_probs, indices = MODULES[backend].vocab_pick(zero, weight, bias, k=2)
+    assert log_probs.isnan().all()
+    assert indices.tolist() == [[0, 1]]
+    bias[7] = 0  # one word left: certain; the next best have probability zero
+    log_probs, indices = MODULES[backend].vocab_pick(zero, weight, bias, k=2)
+    assert log_probs.tolist() == [[0.0, -math.inf]]
+    assert indices.tolist() == [[7, 0]]
 
 
 def test_vocab_is_detached():

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: MIT
+"""Strides, empty batches, zero lengths, fallback: the corners of the input."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from seq2seq_ext import ops
+from tests.ops.cases import CELLS, DTYPES, Case, forward, make, solve
+
+
+def states_of(problem):
+    return [s for s in (problem.h0, problem.c0) if s is not None]
+
+
+def scattered(tensor):
+    """The same values with a gap after every element."""
+    wide = torch.full((*tensor.shape, 2), torch.nan, dtype=tensor.dtype)
+    wide[..., 0] = tensor
+    return wide[..., 0]
+
+
+LAYOUTS = {
+    "batch first": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+    "scattered": scattered,
+    "slice": lambda x: torch.cat([torch.full_like(x, torch.nan), x], dim=-1)[..., x.shape[-1] :],
+    "every other step": lambda x: torch.stack([x, torch.full_like(x, torch.nan)], 1).flatten(0, 1)[
+        ::2
+    ],
+    "transposed": lambda x: x.permute(2, 1, 0).contiguous().permute(2, 1, 0),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("shape", [(4, 3, 5, 6), (1, 3, 5, 6), (4, 1, 5, 6), (4, 3, 1, 6)], ids=str)
+def test_strides(cell, layout, shape):
+    problem = make(Case(cell, torch.float32, *shape, directions=2, lengths="ragged"))
+    expected = solve("cpu", problem)
+    problem.x = layout(problem.x)
+    dy, *rest = problem.cotangents
+    problem.cotangents = (layout(dy), *(scattered(r) for r in rest))
+    problem.h0 = scattered(problem.h0)
+    if problem.c0 is not None:
+        problem.c0 = scattered(problem.c0)
+    problem.weights = [scattered(w) for w in problem.weights]
+    x = problem.x.detach().requires_grad_()
+    states = [s.detach().requires_grad_() for s in states_of(problem)]
+    weights = [w.detach().requires_grad_() for w in problem.weights]
+    outputs = forward("cpu", problem, x, states, weights)
+    grads = torch.autograd.grad(outputs, [x, *states, *weights], problem.cotangents)
+    for value, exact in zip((*outputs, *grads), expected.values(), strict=True):
+        assert torch.equal(value, exact)
+
+
+def test_overlapping_input():
+    """Expanded and sliding-window inputs are read like their copies."""
+    weights = make(Case("gru", I=5, H=6)).weights
+    h0 = torch.randn(1, 3, 6)
+    window = torch.randn(30).as_strided((4, 3, 5), (2, 3, 1))
+    for x in (torch.randn(5).expand(4, 3, 5), torch.randn(4, 1, 5).expand(4, 3, 5), window):
+        y, h_n = ops.gru_sequence(x, h0, weights)
+        expected = ops.gru_sequence(x.clone(), h0, weights)
+        assert torch.equal(y, expected[0])
+        assert torch.equal(h_n, expected[1])
+
+
+def test_batch_first_is_not_copied():
+    """Only y, the states and what the kernel keeps are allocated, not another x."""
+    T, B, width = 64, 8, 4096
+    problem = make(Case("tanh", T=T, B=B, I=width, H=1))
+    x = torch.randn(B, T, width).transpose(0, 1)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        ops.rnn_sequence(x, problem.h0, problem.weights)
+    assert "aten::contiguous" not in {event.key for event in profile.key_averages()}
+    assert "aten::clone" not in {event.key for event in profile.key_averages()}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_decode_strides(dtype):
+    weights = [scattered(w) for w in make(Case("lstm", dtype, I=5, H=6)).weights]
+    x, h, c = (torch.randn(3, n).to(dtype) for n in (5, 6, 6))
+    with torch.no_grad():
+        expected = ops.lstm_step(x, h, c, [w.contiguous() for w in weights])
+        for layout in (
+            scattered,
+            lambda t: t.t().contiguous().t(),
+            lambda t: t.repeat(1, 2)[:, : t.shape[1]],
+        ):
+            result = ops.lstm_step(layout(x), layout(h), layout(c), weights)
+            assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
+        row = ops.lstm_step(x[:1].expand(3, 5), h, c, weights)
+        copied = ops.lstm_step(x[:1].repeat(3, 1), h, c, weights)
+        assert all(torch.equal(a, b) for a, b in zip(row, copied, strict=True))
+    query, keys, values = (torch.randn(s).to(dtype) for s in ((3, 4), (3, 7, 4), (3, 7, 5)))
+    expected = ops.attention_step(query, keys, values)
+    time_major = (t.transpose(0, 1).contiguous().transpose(0, 1) for t in (keys, values))
+    for k, v in ((scattered(keys), scattered(values)), tuple(time_major)):
+        result = ops.attention_step(scattered(query), k, v)
+        assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
+    hidden, weight, bias = (torch.randn(s).to(dtype) for s in ((3, 4), (9, 4), (9,)))
+    expected = ops.vocab_pick(hidden, weight, bias, k=2)
+    result = ops.vocab_pick(scattered(hidden), scattered(weight), scattered(bias), k=2)
+    assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_empty_batch(backend, cell):
+    problem = make(Case(cell, B=0, lengths="ragged", directions=2))
+    results = solve(backend, problem)
+    assert results["y"].shape == (5, 0, 14)
+    assert results["h_n"].shape == (2, 0, 7)
+    assert results["dx"].shape == (5, 0, 7)
+    for n, weight in enumerate(problem.weights):
+        assert torch.equal(results[f"dweights[{n}]"], torch.zeros_like(weight))
+
+
+def test_empty_batch_decoding():
+    weights = make(Case("lstm", I=5, H=6)).weights
+    with torch.no_grad():
+        h, c = ops.lstm_step(torch.ones(0, 5), torch.ones(0, 6), torch.ones(0, 6), weights)
+    assert h.shape == c.shape == (0, 6)
+    context, attention = ops.attention_step(
+        torch.ones(0, 4), torch.ones(0, 3, 4), torch.ones(0, 3, 2)
+    )
+    assert (context.shape, attention.shape) == ((0, 2), (0, 3))
+    log_probs, indices = ops.vocab_pick(torch.ones(0, 4), torch.ones(9, 4), k=2)
+    assert log_probs.shape == indices.shape == (0, 2)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_all_lengths_zero(backend, cell):
+    """The states pass through, and so do their gradients; nothing reaches the weights."""
+    problem = make(Case(cell, T=3, B=2, directions=2))
+    problem.lengths = torch.zeros(2, dtype=torch.int64)
+    results = solve(backend, problem)
+    assert torch.equal(results["h_n"], problem.h0)
+    assert torch.equal(results["dh0"], problem.cotangents[1])
+    if cell == "lstm":
+        assert torch.equal(results["c_n"], problem.c0)
+        assert torch.equal(results["dc0"], problem.cotangents[2])
+    for name, value in results.items():
+        if name == "y" or name == "dx" or name.startswith("dweights"):
+            assert value.eq(0).all(), name
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_full_lengths_are_no_lengths(cell):
+    case = Case(cell, T=6, B=4, directions=2, lengths="full")
+    problem = make(case)
+    results = solve("cpu", problem)
+    problem.lengths = None
+    for name, value in solve("cpu", problem).items():
+        assert torch.equal(value, results[name]), name
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_reverse_is_forward_over_reversed_time(cell):
+    problem = make(Case(cell, T=6, B=3, reverse=True))
+    y, *finals = forward("cpu", problem, problem.x, states_of(problem), problem.weights)
+    other = make(Case(cell, T=6, B=3))
+    flipped, *others = forward("cpu", other, problem.x.flip(0), states_of(problem), problem.weights)
+    assert torch.equal(y, flipped.flip(0))
+    assert all(torch.equal(a, b) for a, b in zip(finals, others, strict=True))
+
+
+FALLBACK = """
+import sys, warnings
+import torch
+from seq2seq_ext import _backend
+_backend.library_path = lambda device_type: __import__("pathlib").Path("/nonexistent/library.so")
+_backend.load.cache_clear(); _backend._problems.clear(); _backend.load()
+warnings.simplefilter("always")
+with warnings.catch_warnings(record=True) as caught:
+    from seq2seq_ext import ops
+    weights = [torch.ones(3, 3), torch.ones(3, 1)]
+    for _ in range(2):
+        y, h = ops.gru_sequence(torch.ones(2, 1, 3), torch.zeros(1, 1, 1), weights)
+    ops.gru_step(torch.ones(1, 3), torch.zeros(1, 1), weights)
+print(len(caught), y.shape)
+"""
+
+
+@pytest.mark.parametrize("strict", ["0", "1"])
+def test_fallback(strict):
+    """Without the library: one warning and right results, or an error if that is asked for."""
+    run = subprocess.run(
+        [sys.executable, "-c", FALLBACK],
+        env=os.environ | {"SEQ2SEQ_EXT_STRICT": strict, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if strict == "1":
+        assert run.returncode != 0
+        assert "SEQ2SEQ_EXT_STRICT" in run.stderr.splitlines()[-1]
+    else:
+        assert run.stdout == "1 torch.Size([2, 1, 1])\n", run.stderr
