@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from seq2seq_ext import ops
 from seq2seq_ext.nn._checks import as_lengths
+from seq2seq_ext.nn._packing import pack_padded, pad_packed
 
 States = tuple[Tensor, ...]  # (h,) or, for the LSTM, (h, c)
 
@@ -143,7 +144,7 @@ class _Recurrent(nn.RNNBase):
         self.check_input(data, batch_sizes)
         batch = int(batch_sizes[0])
         # The rows stay in the packed order, by descending length, from here to the end.
-        x, lengths = torch._VF._pad_packed_sequence(data, batch_sizes, False, 0.0, len(batch_sizes))
+        x, lengths = pad_packed(data, batch_sizes, batch)
         if hx is None:
             hx = self._zero_states(data, batch)
         else:
@@ -151,7 +152,7 @@ class _Recurrent(nn.RNNBase):
             self._check_state_sizes(hx, batch)
             hx = _permute(hx, sorted_indices)
         y, states = self._layers(x, hx, lengths.to(x.device))
-        y = torch._VF._pack_padded_sequence(y, lengths, False)[0]
+        y = pack_padded(y, lengths, batch_sizes, data)
         output = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
         return output, _permute(states, unsorted_indices)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.utils.rnn import pack_sequence
 
 from seq2seq_ext import nn as snn
 from tests.nn._helpers import CELLS, LAYERS, class_name, tensors
@@ -49,6 +50,33 @@ def test_layers_compile_as_one_graph_with_dynamic_sizes(theirs, ours, with_lengt
             torch.autograd.grad(sum(t.sum() for t in want), list(module.parameters())),
         )
     assert backend.count == 1
+
+
+@pytest.mark.parametrize(("theirs", "ours"), LAYERS, ids=class_name)
+def test_packed_sequences_compile_with_a_graph_break(theirs, ours):
+    """The batch size is a value in `batch_sizes`, so one break there is the price."""
+    module = ours(5, 7, num_layers=2, bidirectional=True)
+    compiled = torch.compile(module, backend=Counting())
+    for lengths in ([2, 5, 3], [4, 4, 1, 6]):
+        packed = pack_sequence([torch.randn(n, 5) for n in lengths], enforce_sorted=False)
+        packed.data.requires_grad_()
+        wanted = [packed.data, *module.parameters()]
+        got, want = compiled(packed), module(packed)
+        torch.testing.assert_close(tensors(got), tensors(want))
+        assert torch.equal(got[0].batch_sizes, packed.batch_sizes)
+        torch.testing.assert_close(
+            torch.autograd.grad(sum(t.square().sum() for t in tensors(got)), wanted),
+            torch.autograd.grad(sum(t.square().sum() for t in tensors(want)), wanted),
+        )
+
+
+@pytest.mark.parametrize(("theirs", "ours"), LAYERS, ids=class_name)
+def test_export_with_dynamic_sizes(theirs, ours):
+    module = ours(5, 7, num_layers=2, bidirectional=True, batch_first=True)
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("time")}
+    program = torch.export.export(module, (torch.randn(3, 6, 5),), dynamic_shapes=(sizes,))
+    x = torch.randn(5, 9, 5)
+    torch.testing.assert_close(tensors(program.module()(x)), tensors(module(x)))
 
 
 @pytest.mark.parametrize(("theirs", "ours"), CELLS, ids=class_name)
