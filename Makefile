@@ -38,9 +38,13 @@ test-fast: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) kernels ## the te
 	$(RUN) -m pytest -m "not slow" $(PYTEST_FLAGS)
 
 kernels: $(VENV)/test.stamp ## the torch-free kernels and their NumPy module (build/kernels)
-	@test -f $(KERNELS)/build.ninja || \
-		cmake --log-level=WARNING -S . -B $(KERNELS) -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(RUN)
-	@cmake --build $(KERNELS)
+	@if $(RUN) -c 'import os, sysconfig as s; raise SystemExit(not os.path.exists(s.get_path("include") + "/Python.h"))'; then \
+		test -f $(KERNELS)/build.ninja || \
+			cmake --log-level=WARNING -S . -B $(KERNELS) -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(RUN) && \
+		cmake --build $(KERNELS); \
+	else \
+		echo "seq2seq_ext: the tests of the kernels alone are skipped, they need Python's C headers (Debian/Ubuntu: apt install python3-dev)." >&2; \
+	fi
 
 lint: $(VENV)/dev.stamp ## ruff, clang-format, mypy: the checks of .ci/run
 	$(BIN)/ruff check .
