@@ -48,7 +48,7 @@ def test_trains_and_decodes(cell, bidirectional, options):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
 
     out = model.generate(src, lengths, max_new_tokens=8, return_dict_in_generate=True)
