@@ -35,7 +35,7 @@ def library_path(device_type: str) -> Path:
 
 @functools.cache
 def load() -> None:
-    """Load every library there is. Called once, when the package is imported; never raises."""
+    """Load every library there is; never raises. Later calls do nothing."""
     for device_type in _LIBRARIES:
         path = library_path(device_type)
         if not path.exists():
