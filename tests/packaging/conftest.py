@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The wheel and the source distribution under test, rebuilt only when a source is newer."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -26,7 +27,11 @@ def sdist() -> Path:
     if not stamp.exists() or stamp.stat().st_mtime < _newest_source():
         for old in [*DIST.glob("*.whl"), *DIST.glob("*.tar.gz")]:
             old.unlink()
-        command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", DIST, ROOT]
+        # Objects are taken over from the build in the tree, Python files are not: some may be gone.
+        for copies in ROOT.glob("build/lib.*"):
+            shutil.rmtree(copies)
+        options = ["--no-isolation", "--sdist", "--wheel", "--outdir", DIST]
+        command = [sys.executable, "-m", "build", *options, ROOT]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         stamp.touch()
@@ -36,7 +41,7 @@ def sdist() -> Path:
 
 @pytest.fixture(scope="session")
 def wheel(sdist: Path) -> Path:
-    """Built from the source distribution, not from the tree."""
+    """Built from the tree; `make wheel`, which .ci/run calls first, builds it from the sdist."""
     (found,) = sdist.parent.glob("*.whl")
     return found
 
