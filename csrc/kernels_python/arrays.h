@@ -60,9 +60,11 @@ using Shape = std::vector<int64_t>;
 inline const void* input(const py::array& a, const char* name, DType dtype, const Shape& shape,
                          bool strided = false) {
   const Shape found(a.shape(), a.shape() + a.ndim());
-  const bool contiguous = strided ? a.ndim() == 0 || a.shape(a.ndim() - 1) <= 1 ||
-                                        a.strides(a.ndim() - 1) == a.itemsize()
-                                  : (a.flags() & py::array::c_style) != 0;
+  bool contiguous = a.size() == 0 || (a.flags() & py::array::c_style) != 0;
+  if (strided && a.ndim() > 0) {
+    const py::ssize_t last = a.ndim() - 1;
+    contiguous |= a.shape(last) == 1 || a.strides(last) == a.itemsize();
+  }
   if (dtype_of(a, name) != dtype || found != shape || !contiguous) {
     throw py::value_error(std::string(name) + ": expected a contiguous " +
                           std::string(py::str(numpy_dtype(dtype))) + " array of shape " +

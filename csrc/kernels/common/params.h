@@ -155,8 +155,8 @@ struct AttentionStepParams {
 // ---------------------------------------------------------------------------------------------------------------------
 // Vocabulary pick: the K largest of log_softmax(weight @ hidden + bias), without writing (B, V)
 // anything. Sorted by descending probability; ties go to the lowest index. A row whose logits hold
-// a NaN, or whose logits are all -inf, yields log-probability NaN and indices 0 .. K-1. Row b's
-// result depends on row b alone, bit for bit.
+// a NaN or +inf, or are all -inf, yields log-probability NaN and indices 0 .. K-1. Row b's result
+// depends on row b alone, bit for bit.
 
 struct VocabPickParams {
   DType dtype;

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""All tests of this folder again, on a build with the sanitizers for addresses and undefined
+behaviour."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[1]
+BUILD = ROOT / "build" / "kernels-asan"
+NESTED = "SEQ2SEQ_EXT_NESTED_TEST"
+
+
+def run(command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    return done.stdout
+
+
+def runtime_library(name: str) -> str | None:
+    """The path of a library of the compiler's, or None."""
+    compiler = os.environ.get("CXX", "c++").split()
+    path = subprocess.run(
+        [*compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    return path if os.path.isabs(path) else None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NESTED in os.environ, reason="already one of several runs")
+@pytest.mark.skipif(sys.platform != "linux", reason="preloads the sanitizer's library")
+@pytest.mark.parametrize("isa", ["", "avx2", "baseline"])
+def test_address_and_undefined(kernels, isa):
+    if isa == kernels.isa_name():
+        pytest.skip("the best this machine has, tested already")
+    library = runtime_library("libasan.so")
+    if library is None or shutil.which("cmake") is None:
+        pytest.skip("needs cmake and the compiler's libasan")
+    if not (BUILD / "CMakeCache.txt").exists():
+        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+        options = [
+            "-DSEQ2SEQ_EXT_SANITIZE=address,undefined",
+            "-DCMAKE_CXX_FLAGS_RELEASE=-O1",  # faster to build, and hides less than -O3
+            f"-DPython_EXECUTABLE={sys.executable}",
+        ]
+        run(["cmake", "-S", str(ROOT), "-B", str(BUILD), *generator, *options])
+    run(["cmake", "--build", str(BUILD)])
+    env = os.environ | {
+        "SEQ2SEQ_EXT_KERNELS_DIR": str(BUILD),
+        "SEQ2SEQ_EXT_CPU_ISA": isa,
+        NESTED: "1",
+        "LD_PRELOAD": library,
+        # Python itself leaks at exit.
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=99",
+        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    output = run([*command, f"--confcutdir={FOLDER}", str(FOLDER)], env=env)
+    assert " passed" in output
+
+
+@pytest.mark.skipif(NESTED not in os.environ, reason="only in a sanitized build")
+def test_the_sanitizer_is_there(kernels):
+    """Guards against a run that silently used the plain module."""
+    if "asan" not in os.environ.get("LD_PRELOAD", ""):
+        pytest.skip("not a sanitized run")
+    with open(kernels.__file__, "rb") as f:
+        assert b"__asan_init" in f.read()
