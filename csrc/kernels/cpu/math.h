@@ -56,7 +56,7 @@ struct ExpConstants<double> {
 };
 
 // e^x = scale * (1 + q), for x from kMin to (128 - 1/2) ln2 (double: 1024 - 1/2), above which 2^n
-// overflows.
+// overflows; half of that where `halved` is set (all ones, that is -1).
 template <class T>
 struct SplitExp {
   Vec<T> scale;  // 2^n
@@ -64,7 +64,7 @@ struct SplitExp {
 };
 
 template <class T>
-SEQ2SEQ_EXT_INLINE SplitExp<T> split_exp(Vec<T> x) {
+SEQ2SEQ_EXT_INLINE SplitExp<T> split_exp(Vec<T> x, Mask<T> halved = Mask<T>{}) {
   using C = ExpConstants<T>;
   const Vec<T> shifted = fma(x, Vec<T>(T(1.4426950408889634074)), Vec<T>(C::kRound));
   const Vec<T> n = shifted - Vec<T>(C::kRound);
@@ -74,19 +74,19 @@ SEQ2SEQ_EXT_INLINE SplitExp<T> split_exp(Vec<T> x) {
   Vec<T> p(C::kPoly[degree]);
 #pragma GCC unroll 16
   for (int i = degree - 1; i >= 0; --i) p = fma(p, r, Vec<T>(C::kPoly[i]));
-  const auto exponent = (bits(shifted) << C::kMantissaBits) + (C::kBias << C::kMantissaBits);
+  const auto exponent = (bits(shifted) + (C::kBias + halved)) << C::kMantissaBits;
   return {from_bits<T>(exponent), fma(r * r, p, r)};
 }
 
 template <class T>
 SEQ2SEQ_EXT_INLINE Vec<T> exp(Vec<T> x) {
   using C = ExpConstants<T>;
-  // At the very top n rounds up to 2^128, which has no representation: split the last doubling off.
+  // At the very top n rounds up to 2^128, which has no representation: compute half the result.
   const Vec<T> clamped = max(Vec<T>(C::kMin), min(Vec<T>(C::kMax), x));
-  const Vec<T> top = select<T>(clamped > Vec<T>(C::kMax - T(1)), Vec<T>(T(1)), Vec<T>(T(0)));
-  const SplitExp<T> e = split_exp(fma(top, Vec<T>(T(-0.693147180559945309417)), clamped));
+  const Mask<T> top = clamped > Vec<T>(C::kMax - T(1));
+  const SplitExp<T> e = split_exp(clamped, top);
   Vec<T> result = fma(e.scale, e.q, e.scale);
-  result = fma(top, result, result);
+  result = select<T>(top, result + result, result);
   result = select<T>(x < Vec<T>(C::kMin), Vec<T>(T(0)), result);
   return select<T>(x > Vec<T>(C::kMax), Vec<T>(std::numeric_limits<T>::infinity()), result);
 }
