@@ -62,9 +62,13 @@ def _needs_grad(x: Tensor, h: Tensor, weights: Sequence[Tensor], c: Tensor | Non
     return any(w.requires_grad for w in weights)
 
 
+def _autocasts(x: Tensor) -> bool:
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
+
+
 def _must_cast(x: Tensor) -> bool:
     """Whether autocast is on, or x is float16 on the CPU."""
-    return torch.is_autocast_enabled(x.device.type) or (x.dtype == torch.float16 and x.is_cpu)
+    return _autocasts(x) or (x.dtype == torch.float16 and x.is_cpu)
 
 
 def _is_strict(x: Tensor) -> bool:
@@ -77,7 +81,7 @@ def _cast_dtypes(x: Tensor) -> tuple[torch.dtype, torch.dtype]:
     device = x.device.type
     result = x.dtype
     # As in torch's own autocast, float64 and integers are left alone.
-    if torch.is_autocast_enabled(device) and result in _CASTABLE:
+    if _autocasts(x) and result in _CASTABLE:
         result = torch.get_autocast_dtype(device)
     compute = torch.float32 if result == torch.float16 and device == "cpu" else result
     return compute, result

@@ -2,6 +2,8 @@
 // The CPU implementations of the ops: tensors in, parameter structs filled, kernels::cpu called.
 #include <torch/csrc/stable/library.h>
 
+#include <cstring>
+#include <numeric>
 #include <tuple>
 
 #include "cpu/launch.h"
@@ -22,7 +24,27 @@ void expect_supported(const Tensor& tensor, const char* name) {
   }
 }
 
+// The kernels pack what they save: the entries of the N valid (time, row) pairs first. Nobody reads
+// the rest, but an op's results are to be the same bits every time.
+void clear_unused(const kernels::SequenceForwardParams& params) {
+  const auto& s = params.shape;
+  if (!s.lengths || !params.direction[0].saved_gates) return;
+  const int64_t valid = std::accumulate(s.lengths, s.lengths + s.B, int64_t{0});
+  const auto clear = [&](void* saved, int64_t entry_size) {
+    if (saved) {
+      std::memset(static_cast<char*>(saved) + valid * entry_size, 0,
+                  (s.T * s.B - valid) * entry_size);
+    }
+  };
+  const int64_t size = kernels::size_of(s.dtype), state_size = size == 8 ? 8 : 4;
+  for (int d = 0; d < s.directions; ++d) {
+    clear(params.direction[d].saved_gates, kernels::num_saved(s.cell) * s.H * size);
+    clear(params.direction[d].saved_cells, s.H * state_size);
+  }
+}
+
 kernels::Status run_forward(const kernels::SequenceForwardParams& params) {
+  clear_unused(params);
   return kernels::cpu::sequence_forward(params, torch_runtime());
 }
 

@@ -199,7 +199,7 @@ def oracle(problem: Problem) -> dict[str, Tensor]:
 # does. In float64 there is no wider oracle, so its floor is the oracle's own noise.
 
 FACTOR = 1.5
-FLOORS = {torch.float32: 4.0, torch.bfloat16: 1.0, torch.float64: 16.0}
+FLOORS = {torch.float32: 4.0, torch.bfloat16: 1.0, torch.float64: 32.0}
 
 
 @dataclass(frozen=True)

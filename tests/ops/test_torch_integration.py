@@ -124,7 +124,7 @@ def test_compile_sequence(cell):
 
     backend = CountingBackend()
     compiled = torch.compile(call, fullgraph=True, dynamic=True, backend=backend)
-    for T, B in ((3, 2), (5, 4), (9, 3)):
+    for T, B in ((11, 6), (9, 3), (12, 7)):
         problem = make(Case(cell, T=T, B=B, I=5, H=4, directions=2, lengths="ragged"))
         states = [s for s in (problem.h0, problem.c0) if s is not None]
         x = problem.x.requires_grad_()
