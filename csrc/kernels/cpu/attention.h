@@ -72,9 +72,10 @@ class AttentionStep {
         alignas(64) T block[kTileRows * (kProjectionBlock + 16)];
         for (int64_t b = 0; b < p_.B; b += kTileRows) {
           const int64_t rows = std::min<int64_t>(kTileRows, p_.B - b);
-          row_products<Product<S>>(static_cast<const S*>(p_.w_query) + a * p_.Q, p_.Q, count, p_.Q,
-                                   packed_.data() + b * packed_stride_, packed_stride_, rows, block,
-                                   kProjectionBlock + 16, false);
+          row_products<Product<S>, kTileRows, false>(
+              static_cast<const S*>(p_.w_query) + a * p_.Q, p_.Q, count, p_.Q,
+              packed_.data() + b * packed_stride_, packed_stride_, rows, block,
+              kProjectionBlock + 16, false);
           for (int64_t r = 0; r < rows; ++r) {
             std::copy_n(block + r * (kProjectionBlock + 16), count,
                         query_.data() + (b + r) * query_stride_ + a);
@@ -102,8 +103,8 @@ class AttentionStep {
     const T* query = query_.data() + b * query_stride_;
     alignas(64) T scores[kPart + kLanes];
     if (p_.score == AttentionScore::kDot) {
-      row_products<Widened<S>>(keys, p_.keys_stride_s, n, p_.A, query, query_stride_, 1, scores, 0,
-                               true);
+      row_products<Widened<S>, 1>(keys, p_.keys_stride_s, n, p_.A, query, query_stride_, 1, scores,
+                                  0, true);
       for (int64_t i = 0; i < n; ++i) scores[i] *= static_cast<T>(p_.scale);
     } else {
       additive_scores(keys, n, query, scores);

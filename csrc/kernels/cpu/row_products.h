@@ -115,7 +115,7 @@ void tile_products(const typename P::Weight* w, int64_t w_stride, int64_t k,
 }
 
 // The tile for a number of rows known at run time only.
-template <class P, int kAhead, int kRows = kTileRows>
+template <class P, int kAhead, int kRows>
 SEQ2SEQ_EXT_INLINE void tile_products_for(int64_t rows, const typename P::Weight* w,
                                           int64_t w_stride, int64_t k,
                                           const typename P::Activation* a, int64_t a_stride,
@@ -141,8 +141,9 @@ int64_t rows_per_pass(int64_t a_stride) {
 }
 
 // out[b][v] = a[b] . w[v] for `rows` rows of a and `count` rows of w. `fetch_ahead`: w is not in
-// the cache, and what follows it in memory is wanted next.
-template <class P>
+// the cache, and what follows it in memory is wanted next. Less code where `rows` <= kMaxRows, or
+// where nothing is ever fetched ahead, is known at compile time.
+template <class P, int kMaxRows = kTileRows, bool kMayFetch = true>
 void row_products(const typename P::Weight* w, int64_t w_stride, int64_t count, int64_t k,
                   const typename P::Activation* a, int64_t a_stride, int64_t rows,
                   typename P::Acc::Scalar* out, int64_t out_stride, bool fetch_ahead) {
@@ -156,24 +157,22 @@ void row_products(const typename P::Weight* w, int64_t w_stride, int64_t count, 
       stride = 0;
       step = 1;
     }
-    // The fetches of the next tile of weights are spread over the tiles of rows.
+    // The fetches of the next tile of weights are spread over two tiles of rows.
     const char* ahead = reinterpret_cast<const char*>(tile) + tile_bytes;
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t b = t * kTileRows;
       const auto compute = [&](auto lines) SEQ2SEQ_EXT_LAMBDA_INLINE {
-        tile_products_for<P, decltype(lines)::value>(rows - b, tile, stride, k, a + b * a_stride,
-                                                     a_stride, out + b * out_stride + v, out_stride,
-                                                     ahead);
+        tile_products_for<P, decltype(lines)::value, kMaxRows>(
+            rows - b, tile, stride, k, a + b * a_stride, a_stride, out + b * out_stride + v,
+            out_stride, ahead);
         ahead += decltype(lines)::value * (k / P::kStep) * 64;
       };
-      if (!fetch_ahead || t >= 4) {
+      if (!kMayFetch || !fetch_ahead || t >= 2) {
         compute(std::integral_constant<int, 0>());
       } else if (tiles == 1) {
-        compute(std::integral_constant<int, 4>());
-      } else if (tiles < 4) {
-        compute(std::integral_constant<int, 2>());
+        compute(std::integral_constant<int, kMayFetch ? 4 : 0>());
       } else {
-        compute(std::integral_constant<int, 1>());
+        compute(std::integral_constant<int, kMayFetch && kMaxRows == kTileRows ? 2 : 0>());
       }
     }
   }
