@@ -46,6 +46,9 @@ kernels: $(VENV)/test.stamp ## the torch-free kernels and their NumPy module (bu
 		echo "seq2seq_ext: the tests of the kernels alone are skipped, they need Python's C headers (Debian/Ubuntu: apt install python3-dev)." >&2; \
 	fi
 
+sanitize: kernels ## the kernel tests again, on a build with AddressSanitizer and UBSan
+	$(RUN) -m pytest $(PYTEST_FLAGS) tests/kernels/test_sanitizers.py
+
 lint: $(VENV)/dev.stamp ## ruff, clang-format, mypy: the checks of .ci/run
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
