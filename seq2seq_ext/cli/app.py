@@ -33,8 +33,8 @@ ModelDir = Annotated[Path, typer.Argument(help="Model directory that `train` or 
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")] = Path("demo"),
-    epochs: Annotated[int, typer.Option(min=1)] = 6,
-    size: Annotated[int, typer.Option(min=100, help="Pairs in the phrasebook.")] = 16_000,
+    epochs: Annotated[int, typer.Option(min=1)] = 5,
+    size: Annotated[int, typer.Option(min=100, help="Pairs in the phrasebook.")] = 40_000,
     hidden: Annotated[int, typer.Option(min=2, help="Hidden size; embeddings are as wide.")] = 128,
     seed: Annotated[int, typer.Option()] = 0,
     threads: Threads = None,
