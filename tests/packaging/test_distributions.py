@@ -62,7 +62,7 @@ def test_metadata(wheel: Path):
     core = [r for r in metadata.get_all("Requires-Dist", []) if "extra ==" not in r]
     assert core == ["torch>=2.10"]
     assert set(metadata.get_all("Provides-Extra", [])) == {"train", "bench", "dev"}
-    assert "seq2seq-ext = seq2seq_ext.cli:main" in entry_points
+    assert "seq2seq-ext = seq2seq_ext.__main__:main" in entry_points
 
 
 def test_source_distribution_holds_what_a_build_needs(sdist: Path):
