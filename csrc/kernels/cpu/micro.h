@@ -3,8 +3,8 @@
 // columns, accumulators in registers. A panel is NV vectors wide and stored k by k, in the order in
 // which it is read.
 //
-// Every output is one chain of fused multiply-adds in ascending k, whatever the number of rows in
-// the tile: a row's result does not depend on its neighbours, bit for bit.
+// Every output is summed in one order, whatever the number of rows in the tile: a row's result does
+// not depend on its neighbours, bit for bit.
 #pragma once
 
 #include "cpu/simd.h"
@@ -67,7 +67,7 @@ template <int NV>
 #if defined(SEQ2SEQ_EXT_ISA_AVX512)
 constexpr int kMaxTileRows = NV == 3 ? 8 : 6;
 #else
-constexpr int kMaxTileRows = NV == 3 ? 4 : 3;
+constexpr int kMaxTileRows = NV == 3 ? 4 : 2;
 #endif
 
 template <class T>
@@ -77,57 +77,72 @@ SEQ2SEQ_EXT_INLINE uint32_t load_pair(const T* p, bool single) {
   return pair;
 }
 
+// Terms summed in one chain before the chain joins the total. Short chains keep the rounding error
+// of a sum of n terms near sqrt(kChain + n / kChain) units instead of sqrt(n).
+constexpr int64_t kChain = 32;
+
 // out[m][v] = init[v] + sum_k rows[m][k] * panel[k][v]
 template <class T, int NV, int MR>
 void panel_product_tile(const T* const* rows, int64_t K, const T* panel, const AccOf<T>* init,
                         AccOf<T>* out, int64_t out_stride) {
   using V = Vec<AccOf<T>>;
   constexpr int kLanes = V::kLanes;
-  V acc[MR][NV];
-#pragma GCC unroll 8
-  for (int m = 0; m < MR; ++m) {
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v)
-      acc[m][v] = init == nullptr ? V(AccOf<T>(0)) : load(init + v * kLanes);
-  }
   const T* row[MR];
 #pragma GCC unroll 8
   for (int m = 0; m < MR; ++m) row[m] = rows[m];
-  if constexpr (kKStep<T> == 1) {
-    for (int64_t k = 0; k < K; ++k) {
-      V w[NV];
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) w[v] = load(panel + v * kLanes);
-      panel += NV * kLanes;
+  int64_t k = 0;
+  do {
+    const int64_t end = std::min(k + kChain, K);
+    const bool first = k == 0;
+    V acc[MR][NV];
 #pragma GCC unroll 8
-      for (int m = 0; m < MR; ++m) {
-        const V a(row[m][k]);
+    for (int m = 0; m < MR; ++m) {
 #pragma GCC unroll 4
-        for (int v = 0; v < NV; ++v) acc[m][v] = fma(a, w[v], acc[m][v]);
+      for (int v = 0; v < NV; ++v) {
+        acc[m][v] = first && init != nullptr ? load(init + v * kLanes) : V(AccOf<T>(0));
       }
     }
-  } else {
-    const auto step = [&](int64_t k, bool single) SEQ2SEQ_EXT_LAMBDA_INLINE {
-      PairVec w[NV];
+    if constexpr (kKStep<T> == 1) {
+      for (; k < end; ++k) {
+        V w[NV];
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) w[v] = load_pairs(panel + v * 2 * kLanes);
-      panel += NV * 2 * kLanes;
+        for (int v = 0; v < NV; ++v) w[v] = load(panel + v * kLanes);
+        panel += NV * kLanes;
 #pragma GCC unroll 8
-      for (int m = 0; m < MR; ++m) {
-        const PairVec a = broadcast_pair(load_pair(row[m] + k, single));
+        for (int m = 0; m < MR; ++m) {
+          const V a(row[m][k]);
 #pragma GCC unroll 4
-        for (int v = 0; v < NV; ++v) acc[m][v] = dot_pairs(acc[m][v], a, w[v]);
+          for (int v = 0; v < NV; ++v) acc[m][v] = fma(a, w[v], acc[m][v]);
+        }
       }
-    };
-    int64_t k = 0;
-    for (; k + 2 <= K; k += 2) step(k, false);
-    if (k < K) step(k, true);
-  }
-#pragma GCC unroll 8
-  for (int m = 0; m < MR; ++m) {
+    } else {
+      const auto add_pair = [&](bool single) SEQ2SEQ_EXT_LAMBDA_INLINE {
+        PairVec w[NV];
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) store(out + m * out_stride + v * kLanes, acc[m][v]);
-  }
+        for (int v = 0; v < NV; ++v) w[v] = load_pairs(panel + v * 2 * kLanes);
+        panel += NV * 2 * kLanes;
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) {
+          const PairVec a = broadcast_pair(load_pair(row[m] + k, single));
+#pragma GCC unroll 4
+          for (int v = 0; v < NV; ++v) acc[m][v] = dot_pairs(acc[m][v], a, w[v]);
+        }
+      };
+      for (; k + 2 <= end; k += 2) add_pair(false);
+      if (k < end) {  // only ever the last k
+        add_pair(true);
+        ++k;
+      }
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m) {
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) {
+        AccOf<T>* to = out + m * out_stride + v * kLanes;
+        store(to, first ? acc[m][v] : load(to) + acc[m][v]);
+      }
+    }
+  } while (k < K);
 }
 
 // As many of the `count` rows as one tile takes; returns how many.

@@ -57,7 +57,8 @@ struct WeightGradients {
 
   // Rows of dx in direction 0's entry order; direction 1's entry of the same (time, row) is added
   // before rounding.
-  void input_gradient(Direction* const* work, const T* const* packed, const Member& member) const {
+  void input_gradient(const Direction* const* work, const T* const* packed,
+                      const Member& member) const {
     T* dx = static_cast<T*>(params.dx);
     const SequenceShape& shape = params.shape;
     for (int64_t i = member.begin(shape.B); i < member.end(shape.B); ++i) {
@@ -115,6 +116,13 @@ struct WeightGradients {
     int64_t first_row, last_row;
     Acc* out;
   };
+
+  // Where the host's BLAS makes dW_ih and dW_hh: for bf16, whose own product here is slower than
+  // oneDNN's (and far slower than oneDNN's on a processor with matrix units). For float and double
+  // the products below are at least as fast, and do not depend on the number of threads.
+  static bool use_blas(const Runtime& runtime) {
+    return runtime.gemm != nullptr && std::is_same_v<T, BFloat16>;
+  }
 
   // Work memory of one direction, shared by its team.
   struct Buffers {
@@ -232,9 +240,41 @@ struct WeightGradients {
     }
   }
 
-  // One member's part of one direction's parameter gradients.
-  void run(int d, const Direction& work, Buffers& buffers, const Member& member) const {
+  // The right sides as matrices, for BLAS: x as (N, I) and h_prev as (N, P), in entry order.
+  void gather(int d, const Member& member, T* x, T* h) const {
+    const int64_t begin = member.begin(schedule.N), end = member.end(schedule.N);
+    if (begin == end) return;
+    for_entries(begin, end - begin, [&](int64_t k, int64_t s, int64_t i) {
+      std::copy_n(x_row(d, s, i), I, x + (begin + k) * I);
+      std::copy_n(back.h_before(d, s, i), P, h + (begin + k) * P);
+    });
+  }
+
+  // dW_ih and dW_hh by the host's BLAS; false if it declines.
+  bool blas_products(int d, const Direction& work, const T* x, const T* h,
+                     const Runtime& runtime) const {
+    // Rows [row, row + H * slots) of `out` = (gate gradients from slot on)^T @ right.
+    const auto product = [&](int64_t slot, int64_t slots, const T* right, int64_t width, void* out,
+                             int64_t row) {
+      if (out == nullptr) return true;
+      const T* const left = work.d_gates.data() + slot * H;
+      T* const to = static_cast<T*>(out) + row * width;
+      constexpr DType dtype = std::is_same_v<T, BFloat16> ? DType::kBFloat16
+                              : sizeof(T) == 8            ? DType::kFloat64
+                                                          : DType::kFloat32;
+      return runtime.gemm({dtype, slots * H, width, schedule.N, left, 1, kSlots * H, right, width,
+                           1, to, width, false});
+    };
     const RecurrentWeightGrads& grads = params.direction[d].grads;
+    const bool input = Cell::kSplitHidden ? product(1, 2, x, I, grads.w_ih, 0) &&
+                                                product(0, 1, x, I, grads.w_ih, 2 * H)
+                                          : product(0, G, x, I, grads.w_ih, 0);
+    return input && product(Recurrence::kFirstHidden, G, h, P, grads.w_hh, 0);
+  }
+
+  // One member's part of one direction's parameter gradients: those that `grads` asks for.
+  void run(int d, const Direction& work, const RecurrentWeightGrads& grads, Buffers& buffers,
+           const Member& member) const {
     const int64_t rows = kSlots * H;
     const int64_t first = member.begin(rows), last = member.end(rows);
     const int64_t input_last = std::min<int64_t>(last, G * H);
