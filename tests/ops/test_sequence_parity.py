@@ -52,7 +52,8 @@ def _quiet():
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_parity(backend, dtype, cell, options, shape):
-    check(backend, Case(cell, dtype, *shape, **options))
+    # The fewer roundings a problem holds, the more problems it takes to judge them.
+    check(backend, Case(cell, dtype, *shape, **options), seeds=16 if shape == SHAPES[0] else 4)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
