@@ -72,11 +72,11 @@ def _train(
 
 
 def _print_comparison(comparison: Comparison) -> None:
-    title = (
-        "Speed against the same model on torch.nn (same weights, interleaved, median; "
-        f"{torch.get_num_threads()} threads)"
+    console.print(
+        "Speed against the same model on torch.nn: same weights, runs in turn, median; "
+        f"{torch.get_num_threads()} threads. Training is forward and backward."
     )
-    table = Table(title=title, title_justify="left", box=None)
+    table = Table(box=None)
     table.add_column("")
     for column in ("seq2seq_ext", "torch.nn", "faster by"):
         table.add_column(column, justify="right")

@@ -236,11 +236,20 @@ def compare(model: Seq2Seq, batches: Sequence[Batch], *, rounds: int = 7) -> Com
         for a, b in zip(ours(whole), theirs(whole), strict=True)
         for row in range(len(a))
     ]
+    many = f"{len(batches)} batches of {len(batches[0].source)}"
     timings = [
         interleaved(
-            "training step", _training_step(model, batches), _training_step(twin, batches), rounds
+            f"training, {many}",
+            _training_step(model, batches),
+            _training_step(twin, batches),
+            rounds,
         ),
-        interleaved("greedy, batched", lambda: ours(whole), lambda: theirs(whole), rounds),
-        interleaved("greedy, one by one", lambda: ours(singles), lambda: theirs(singles), rounds),
+        interleaved(f"greedy, {many}", lambda: ours(whole), lambda: theirs(whole), rounds),
+        interleaved(
+            f"greedy, {len(singles)} one by one",
+            lambda: ours(singles),
+            lambda: theirs(singles),
+            rounds,
+        ),
     ]
     return Comparison(timings, sum(agree) / len(agree), difference)

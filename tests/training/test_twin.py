@@ -40,9 +40,9 @@ def test_same_function(
 def test_compare(make_translator: Make, examples: list[Example]) -> None:
     result = compare(make_translator().model, [collate(examples[:16])], rounds=2)
     assert [timing.name for timing in result.timings] == [
-        "training step",
-        "greedy, batched",
-        "greedy, one by one",
+        "training, 1 batches of 16",
+        "greedy, 1 batches of 16",
+        "greedy, 4 one by one",
     ]
     assert all(t.ours > 0 and t.torch_nn > 0 for t in result.timings)
     assert result.same_tokens == 1
