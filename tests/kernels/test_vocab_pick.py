@@ -161,6 +161,13 @@ def test_range_of_logits(kernels, rng, scale):
     assert_right(found, hidden, weight, None, 300, "float32")
 
 
+def test_no_features(kernels):
+    """H = 0 leaves the bias."""
+    bias = np.array([0, 1, -1], np.float32)
+    none = (np.zeros((2, 0), np.float32), np.zeros((3, 0), np.float32))
+    assert_right(kernels.vocab_pick(*none, bias, k=3), *none, bias, 3, "float32")
+
+
 def test_empty_batch_and_wrong_k(kernels):
     hidden, weight = np.zeros((0, 4), np.float32), np.zeros((9, 4), np.float32)
     log_probs, indices = kernels.vocab_pick(hidden, weight, k=2)

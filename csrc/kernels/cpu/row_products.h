@@ -135,8 +135,8 @@ SEQ2SEQ_EXT_INLINE void tile_products_for(int64_t rows, const typename P::Weight
 template <class P>
 int64_t rows_per_pass(int64_t a_stride) {
   constexpr int64_t kCacheBytes = 32 << 10;
-  const int64_t tiles =
-      kCacheBytes / (a_stride * static_cast<int64_t>(sizeof(typename P::Activation)) * kTileRows);
+  const int64_t row_bytes = a_stride * static_cast<int64_t>(sizeof(typename P::Activation));
+  const int64_t tiles = kCacheBytes / std::max<int64_t>(1, row_bytes * kTileRows);
   return kTileRows * std::clamp<int64_t>(tiles, 1, 8);
 }
 
