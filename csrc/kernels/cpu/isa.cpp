@@ -27,7 +27,7 @@ Choice choose() {
         isa::vocab_pick                                                                  \
   }
   static const Candidate candidates[] = {
-      // best first
+  // best first
 #if SEQ2SEQ_EXT_X86_ISAS
       {SEQ2SEQ_EXT_TABLE(avx512),
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
