@@ -32,6 +32,8 @@ class GenerationConfig:
             probabilities, before so many tokens stand.
         eos_token_id: one id or several; None: every row runs to max_new_tokens.
         pad_token_id: fills finished rows; None: the first eos_token_id.
+        suppress_tokens: ids that are never chosen (the unknown token, say); the probabilities are
+            of the others.
         bos_token_id, decoder_start_token_id: the first input; the second has precedence.
         return_dict_in_generate: return a `GenerateOutput`, not the sequences alone.
         output_scores, output_attentions, output_hidden_states: keep these in the `GenerateOutput`.
@@ -42,6 +44,7 @@ class GenerationConfig:
 
     max_new_tokens: int = 100
     min_new_tokens: int = 0
+    suppress_tokens: Sequence[int] | None = None
     bos_token_id: int | None = None
     eos_token_id: int | Sequence[int] | None = None
     pad_token_id: int | None = None
@@ -114,11 +117,15 @@ class GenerationConfig:
         for name in ("bos_token_id", "pad_token_id", "decoder_start_token_id"):
             if getattr(self, name) is not None:
                 tokens.append((name, getattr(self, name)))
+        tokens += [("suppress_tokens", token) for token in self.suppress_tokens or ()]
         for name, token in tokens:
             _check_count(name, token, 0)
             if token >= vocab_size:
                 raise ValueError(f"generate: {name} must lie in [0, {vocab_size}), got {token}")
-        if self.min_new_tokens > 0 and len(set(self.eos_token_ids)) >= vocab_size:
+        suppressed = set(self.suppress_tokens or ())
+        if len(suppressed) >= vocab_size:
+            raise ValueError("generate: suppress_tokens leaves no token to choose")
+        if self.min_new_tokens > 0 and len(suppressed | set(self.eos_token_ids)) >= vocab_size:
             raise ValueError(
                 "generate: min_new_tokens leaves no token to choose: all are eos_token_id"
             )

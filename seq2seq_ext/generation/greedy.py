@@ -95,6 +95,9 @@ class _Greedy:
             config.output_scores or config.output_attentions or config.output_hidden_states
         )
         self.eos = torch.tensor(config.eos_token_ids, dtype=torch.int64, device=device)
+        if config.suppress_tokens:
+            never = torch.tensor(config.suppress_tokens, dtype=torch.int64, device=device)
+            self.bias = self.bias.index_fill(0, never, -math.inf)
         self.no_eos = self.bias.index_fill(0, self.eos, -math.inf)
 
     def run(self, src: Tensor, src_lengths: Tensor | Sequence[int] | None) -> GenerateOutput:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from seq2seq_ext.data.batching import encode_texts, lengths_of, pad
-from seq2seq_ext.data.tokenizer import EOS, PAD, SOS, Tokenizer
+from seq2seq_ext.data.tokenizer import EOS, PAD, SOS, UNK, Tokenizer
 from seq2seq_ext.generation import GenerateOutput
 from seq2seq_ext.nn import Seq2Seq
 from seq2seq_ext.training.config import ModelConfig
@@ -63,7 +63,10 @@ class Translator:
             eos_token_id=EOS,
             **config.to_dict(),
         )
-        model.generation_config = model.generation_config.replace(max_new_tokens=max_new_tokens)
+        # A reader has no use for <unk>: the next best token stands in its place.
+        model.generation_config = model.generation_config.replace(
+            max_new_tokens=max_new_tokens, suppress_tokens=[UNK]
+        )
         return cls(model, source, target)
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -221,7 +221,8 @@ def compare(model: Seq2Seq, batches: Sequence[Batch], *, rounds: int = 7) -> Com
     whole = [(batch.source, batch.source_lengths) for batch in batches]
 
     def ours(inputs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
-        return [model.generate(src, lengths) for src, lengths in inputs]  # type: ignore[misc]
+        found = [model.generate(src, lengths, suppress_tokens=None) for src, lengths in inputs]
+        return [tokens for tokens in found if isinstance(tokens, Tensor)]
 
     def theirs(inputs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
         return [twin.generate(src, lengths, limit) for src, lengths in inputs]

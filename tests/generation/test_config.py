@@ -34,6 +34,13 @@ BAD = [
     ({"pad_token_id": "x"}, TypeError, "pad_token_id must be an int, got str"),
     ({"bos_token_id": True}, TypeError, "bos_token_id must be an int, got bool"),
     ({"eos_token_id": list(range(9)), "min_new_tokens": 1}, ValueError, "no token to choose"),
+    ({"suppress_tokens": [9]}, ValueError, r"suppress_tokens must lie in \[0, 9\), got 9"),
+    ({"suppress_tokens": list(range(9))}, ValueError, "suppress_tokens leaves no token"),
+    (
+        {"suppress_tokens": list(range(8)), "eos_token_id": 8, "min_new_tokens": 1},
+        ValueError,
+        "no token to choose",
+    ),
 ]
 
 
