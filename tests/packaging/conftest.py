@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The wheel and the source distribution under test, rebuilt only when a source is newer."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,10 @@ def sdist() -> Path:
             shutil.rmtree(copies)
         options = ["--no-isolation", "--sdist", "--wheel", "--outdir", DIST]
         command = [sys.executable, "-m", "build", *options, ROOT]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # The ninja that built the library, as under `make`: another version takes no object over.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        environment = {**os.environ, "PATH": path}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         stamp.touch()
     (found,) = DIST.glob("*.tar.gz")
