@@ -16,10 +16,10 @@ mkdir -p "$out"
 
 tatoeba() {
     $run train "$data/tatoeba/eng-fra.tsv.gz" -o "$out/tatoeba" --overwrite \
-        --max-words 8 --held-out 1000 --min-frequency 2 \
+        --max-words 8 --held-out 1000 --min-frequency 2 --vocab-size 10000 \
         --cell gru --bidirectional --context attention --hidden 256 --embedding 256 \
-        --dropout 0.3 --batch-size 64 --lr 1e-3 --schedule plateau \
-        --epochs 12 --max-minutes 20
+        --dropout 0.2 --batch-size 64 --lr 1.5e-3 --schedule linear \
+        --epochs 6 --max-minutes 20
     $run evaluate "$out/tatoeba" "$out/tatoeba/held_out.tsv" --references any
     $run translate "$out/tatoeba" "I love you ." "I love you." "Where is the station?"
 }
