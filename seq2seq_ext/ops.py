@@ -448,7 +448,7 @@ def vocab_pick(
         ValueError: an argument's shape, dtype, device or value does not fit.
     """
     if _must_cast(hidden):
-        compute, result = _cast_dtypes(hidden)
+        compute, _ = _cast_dtypes(hidden)
         if _is_strict(hidden):
             _checks.vocab(hidden, weight, bias, k)
         with _without_autocast(hidden):
