@@ -80,6 +80,7 @@ struct SequenceForwardParams {
     void* saved_gates =
         nullptr;  // (T*B, num_saved*H) dtype, opaque, for the backward; null: inference
     void* saved_cells = nullptr;  // (T*B, H) state, LSTM only, opaque; null: inference
+    // Both hold one row for each of the N valid entries; rows from N on are not written.
   } direction[kMaxDirections];
 };
 

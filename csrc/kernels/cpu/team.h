@@ -17,8 +17,7 @@
 namespace seq2seq_ext::kernels::cpu {
 
 inline void spin_pause(int64_t spins) {
-  constexpr int64_t kSpinsBeforeYield =
-      4096;  // ~50 us: beyond that the peer is probably not running
+  constexpr int64_t kSpinsBeforeYield = 512;  // ~10 us: beyond that the peer is not running
   if (spins >= kSpinsBeforeYield) {
     sched_yield();
     return;
