@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "cpu/sequence_backward.h"
 #include "cpu/sequence_forward.h"
 #include "cpu/step.h"
 #include "cpu/weight_gradients.h"
@@ -42,6 +43,55 @@ void run_directions(const Runtime& runtime, int directions, int team, const Body
   });
 }
 
+// What follows the backward recurrence, for all cells alike.
+template <class T>
+Status parameter_and_input_gradients(
+    const SequenceBackwardParams& params, const Runtime& runtime, const BackwardState<T>& pass,
+    const std::unique_ptr<typename BackwardState<T>::Direction>* work) {
+  using Gradients = WeightGradients<T>;
+  const SequenceShape& shape = params.shape;
+  const int64_t N = pass.schedule.N;
+  const Gradients gradients(pass);
+  const bool blas = Gradients::use_blas(runtime) && N > 0;
+  const int threads = plan_threads(runtime, N * gradients.gate_rows * shape.P, runtime.num_threads);
+  const typename Gradients::Direction* const directions[] = {work[0].get(), work[1].get()};
+  std::unique_ptr<ScratchArray<T>> packed[kMaxDirections];
+  const T* packed_data[kMaxDirections] = {};
+  std::unique_ptr<typename Gradients::Buffers> buffers[kMaxDirections];
+  std::unique_ptr<ScratchArray<T>> x[kMaxDirections], h[kMaxDirections];
+  for (int d = 0; d < shape.directions; ++d) {
+    buffers[d] = std::make_unique<typename Gradients::Buffers>(gradients, threads);
+    if (blas) {
+      x[d] = std::make_unique<ScratchArray<T>>(N * shape.I);
+      h[d] = std::make_unique<ScratchArray<T>>(N * shape.P);
+    }
+    if (params.dx == nullptr) continue;
+    packed[d] = std::make_unique<ScratchArray<T>>(
+        gradients.input_panels * panel_size<T, Gradients::NV>(gradients.gate_rows));
+    packed_data[d] = packed[d]->data();
+  }
+  run_team(runtime, threads, [&](const Member& member) {
+    for (int d = 0; d < shape.directions; ++d) {
+      if (params.dx != nullptr) gradients.pack_input_weights(d, member, packed[d]->data());
+      RecurrentWeightGrads grads = params.direction[d].grads;
+      if (blas) {
+        gradients.gather(d, member, x[d]->data(), h[d]->data());
+        grads.w_ih = grads.w_hh = nullptr;
+      }
+      gradients.run(d, *directions[d], grads, *buffers[d], member);
+    }
+    member.barrier->wait();
+    if (params.dx != nullptr) gradients.input_gradient(directions, packed_data, member);
+  });
+  for (int d = 0; blas && d < shape.directions; ++d) {
+    if (gradients.blas_products(d, *directions[d], x[d]->data(), h[d]->data(), runtime)) continue;
+    run_team(runtime, threads, [&](const Member& member) {
+      gradients.run(d, *directions[d], params.direction[d].grads, *buffers[d], member);
+    });
+  }
+  return Status::ok();
+}
+
 template <class T, class Cell>
 struct Launch {
   static Status forward(const SequenceForwardParams& params, const Runtime& runtime) {
@@ -71,56 +121,7 @@ struct Launch {
     run_directions(runtime, shape.directions, team,
                    [&](int d, const Member& member) { pass.run(d, *work[d], member); });
 
-    return parameter_and_input_gradients(params, runtime, pass, work);
-  }
-
-  static Status parameter_and_input_gradients(
-      const SequenceBackwardParams& params, const Runtime& runtime,
-      const SequenceBackward<T, Cell>& pass,
-      const std::unique_ptr<typename SequenceBackward<T, Cell>::Direction>* work) {
-    using Gradients = WeightGradients<T, Cell>;
-    const SequenceShape& shape = params.shape;
-    const int64_t N = pass.schedule.N;
-    const Gradients gradients(pass);
-    const bool blas = Gradients::use_blas(runtime) && N > 0;
-    const int threads =
-        plan_threads(runtime, N * Cell::kGates * shape.H * shape.P, runtime.num_threads);
-    const typename Gradients::Direction* const directions[] = {work[0].get(), work[1].get()};
-    std::unique_ptr<ScratchArray<T>> packed[kMaxDirections];
-    const T* packed_data[kMaxDirections] = {};
-    std::unique_ptr<typename Gradients::Buffers> buffers[kMaxDirections];
-    std::unique_ptr<ScratchArray<T>> x[kMaxDirections], h[kMaxDirections];
-    for (int d = 0; d < shape.directions; ++d) {
-      buffers[d] = std::make_unique<typename Gradients::Buffers>(gradients, threads);
-      if (blas) {
-        x[d] = std::make_unique<ScratchArray<T>>(N * shape.I);
-        h[d] = std::make_unique<ScratchArray<T>>(N * shape.P);
-      }
-      if (params.dx == nullptr) continue;
-      packed[d] = std::make_unique<ScratchArray<T>>(
-          gradients.input_panels * panel_size<T, Gradients::NV>(Cell::kGates * shape.H));
-      packed_data[d] = packed[d]->data();
-    }
-    run_team(runtime, threads, [&](const Member& member) {
-      for (int d = 0; d < shape.directions; ++d) {
-        if (params.dx != nullptr) gradients.pack_input_weights(d, member, packed[d]->data());
-        RecurrentWeightGrads grads = params.direction[d].grads;
-        if (blas) {
-          gradients.gather(d, member, x[d]->data(), h[d]->data());
-          grads.w_ih = grads.w_hh = nullptr;
-        }
-        gradients.run(d, *directions[d], grads, *buffers[d], member);
-      }
-      member.barrier->wait();
-      if (params.dx != nullptr) gradients.input_gradient(directions, packed_data, member);
-    });
-    for (int d = 0; blas && d < shape.directions; ++d) {
-      if (gradients.blas_products(d, *directions[d], x[d]->data(), h[d]->data(), runtime)) continue;
-      run_team(runtime, threads, [&](const Member& member) {
-        gradients.run(d, *directions[d], params.direction[d].grads, *buffers[d], member);
-      });
-    }
-    return Status::ok();
+    return parameter_and_input_gradients<T>(params, runtime, pass, work);
   }
 
   static Status step(const StepParams& params, const Runtime& runtime) {

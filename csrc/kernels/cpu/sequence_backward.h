@@ -7,70 +7,28 @@
 // the others at one barrier.
 #pragma once
 
+#include "cpu/backward_state.h"
 #include "cpu/cells.h"
-#include "cpu/micro.h"
 
 namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA {
 
 template <class T, class Cell>
-struct SequenceBackward {
+struct SequenceBackward : BackwardState<T> {
+  using State = BackwardState<T>;
+  using Direction = typename State::Direction;
+  using State::B, State::H, State::P, State::params, State::schedule, State::shape;
+  using State::d_gates_row, State::h_before, State::has_projection;
+  using State::hidden_panels, State::unit_panels;
+  using State::kColumns, State::NV;
   using Acc = AccOf<T>;
   using V = Vec<Acc>;
   static constexpr int G = Cell::kGates;
-  static constexpr int kSlots = Cell::kSaved;      // gate gradients kept per unit
-  static constexpr int kFirstHidden = kSlots - G;  // slots from here on are W_hh's rows, in order
+  static constexpr int kSlots = Cell::kSaved;
+  static constexpr int kFirstHidden = kSlots - G;
   static constexpr int kLanes = V::kLanes;
-  static constexpr int NV = 4;
-  static constexpr int64_t kColumns = NV * kLanes;
-
-  const SequenceBackwardParams& params;
-  const SequenceShape& shape;
-  const Schedule& schedule;
-  const int64_t B, I, H, P;
-  const int64_t hidden_panels,
-      unit_panels;  // panels of h's columns, and (with a projection) of the cell's
-
-  struct Direction {
-    Direction(const SequenceBackward& f)
-        : packed_hh(f.hidden_panels * panel_size<T, NV>(G * f.H)),
-          packed_hr(f.has_projection() ? f.unit_panels * panel_size<T, NV>(f.P) : 0),
-          d_gates(f.schedule.N * kSlots * f.H),
-          d_hidden(f.has_projection() ? f.schedule.N * f.P : 0),
-          d_state(f.B * f.H) {}
-    ScratchArray<T> packed_hh;  // W_hh by columns: K = G*H
-    ScratchArray<T> packed_hr;  // W_hr by columns: K = P
-    ScratchArray<T> d_gates;    // (N, kSlots, H)
-    ScratchArray<T> d_hidden;   // (N, P): gradient of h, with a projection only
-    ScratchArray<Acc>
-        d_state;  // (B, H): gradient of c (LSTM); the part of h's that bypasses W_hh (GRU)
-  };
-
-  SequenceBackward(const SequenceBackwardParams& p, const Schedule& s)
-      : params(p),
-        shape(p.shape),
-        schedule(s),
-        B(shape.B),
-        I(shape.I),
-        H(shape.H),
-        P(shape.P),
-        hidden_panels((P + kColumns - 1) / kColumns),
-        unit_panels((H + kColumns - 1) / kColumns) {}
-
-  bool has_projection() const { return params.direction[0].weights.w_hr != nullptr; }
   static constexpr bool kBypasses = Cell::kSplitHidden;  // GRU: z dh reaches h_prev directly
 
-  const T* d_gates_row(const Direction& work, int64_t s, int64_t i) const {
-    return work.d_gates.data() + (schedule.offset[s] + i) * kSlots * H;
-  }
-
-  // h before step s of sorted row i: the output of the step before, or h0.
-  const T* h_before(int d, int64_t s, int64_t i) const {
-    const int64_t b = schedule.order[i];
-    if (s == 0) return static_cast<const T*>(params.direction[d].h0) + b * P;
-    return static_cast<const T*>(params.y) +
-           schedule.time(s - 1, i, shape.reverse[d]) * params.y_stride_t + b * params.y_stride_b +
-           d * P;
-  }
+  using State::State;
 
   // Gradient that reaches h(s, i) from outside the recurrence: dy, and dh_n at the row's last step.
   V outer_gradient(int d, int64_t s, int64_t i, int64_t column, int n) const {

@@ -4,46 +4,53 @@
 // and reversal cost nothing.
 #pragma once
 
-#include "cpu/sequence_backward.h"
+#include "cpu/backward_state.h"
+#include "cpu/math.h"
 
 namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA {
 
-template <class T, class Cell>
+template <class T>
 struct WeightGradients {
-  using Recurrence = SequenceBackward<T, Cell>;
-  using Direction = typename Recurrence::Direction;
+  using State = BackwardState<T>;
+  using Direction = typename State::Direction;
   using Acc = AccOf<T>;
   using V = Vec<Acc>;
-  static constexpr int G = Cell::kGates;
-  static constexpr int kSlots = Cell::kSaved;
   static constexpr int kLanes = V::kLanes;
   static constexpr int NV = 4;
   static constexpr int64_t kColumns = NV * kLanes;
   static constexpr int64_t kBlock =
       256;  // entries a pass: their panels and transposes live in the L2 cache
 
-  const Recurrence& back;
+  const State& back;
   const SequenceBackwardParams& params;
   const Schedule& schedule;
   const int64_t I, H, P;
+  const int64_t gates, slots;
+  const int64_t gate_rows;  // G*H
   const int64_t input_panels;
 
-  explicit WeightGradients(const Recurrence& r)
+  explicit WeightGradients(const State& r)
       : back(r),
         params(r.params),
         schedule(r.schedule),
         I(r.I),
         H(r.H),
         P(r.P),
+        gates(r.gates),
+        slots(r.slots),
+        gate_rows(gates * H),
         input_panels((r.I + kColumns - 1) / kColumns) {}
+
+  // The GRU's recurrent dn differs from its input-side dn.
+  bool splits() const { return back.first_hidden > 0; }
 
   // GRU keeps dn apart for input and recurrent side, in slots n, r, z | n: the rows of W_ih in slot
   // order.
   int64_t input_row(int64_t slot_row) const {
-    if (!Cell::kSplitHidden) return slot_row;
+    if (!splits()) return slot_row;
     return slot_row < H ? 2 * H + slot_row : slot_row - H;
   }
-  int64_t hidden_row(int64_t slot_row) const { return slot_row - Recurrence::kFirstHidden * H; }
+  int64_t hidden_row(int64_t slot_row) const { return slot_row - back.first_hidden * H; }
 
   // --- dx ---
 
@@ -51,7 +58,8 @@ struct WeightGradients {
     const T* w_ih = static_cast<const T*>(params.direction[d].weights.w_ih);
     for (int64_t p = member.begin(input_panels); p < member.end(input_panels); ++p) {
       pack_panel_columns<T, NV>([&](int64_t k) { return w_ih + input_row(k) * I + p * kColumns; },
-                                G * H, I - p * kColumns, packed + p * panel_size<T, NV>(G * H));
+                                gate_rows, I - p * kColumns,
+                                packed + p * panel_size<T, NV>(gate_rows));
     }
   }
 
@@ -89,9 +97,9 @@ struct WeightGradients {
         }
         tile_rows = 0;
         for (int d = 0; d < shape.directions; ++d) {
-          tile_rows =
-              panel_product<T, NV>(rows[d], wanted, G * H, packed[d] + p * panel_size<T, NV>(G * H),
-                                   nullptr, tile[d], kColumns);
+          tile_rows = panel_product<T, NV>(rows[d], wanted, gate_rows,
+                                           packed[d] + p * panel_size<T, NV>(gate_rows), nullptr,
+                                           tile[d], kColumns);
         }
         while (s > 0 && entry + tile_rows < schedule.offset[s]) --s;
         for (int64_t m = 0; m < tile_rows; ++m) {
@@ -129,11 +137,11 @@ struct WeightGradients {
     Buffers(const WeightGradients& f, int members)
         : right(kBlock *
                 std::max(padded(f.I) + padded(f.P), f.back.has_projection() ? 2 * padded(f.H) : 0)),
-          left(members * kBlock * std::max<int64_t>(kSlots * f.H, f.P)),
-          w_ih(std::is_same_v<T, Acc> ? 0 : G * f.H * f.I),
-          w_hh(std::is_same_v<T, Acc> ? 0 : G * f.H * f.P),
+          left(members * kBlock * std::max<int64_t>(f.slots * f.H, f.P)),
+          w_ih(std::is_same_v<T, Acc> ? 0 : f.gate_rows * f.I),
+          w_hh(std::is_same_v<T, Acc> ? 0 : f.gate_rows * f.P),
           w_hr(std::is_same_v<T, Acc> ? 0 : f.P * f.H),
-          b(2 * G * f.H) {}
+          b(2 * f.gate_rows) {}
     static int64_t padded(int64_t width) { return (width + kColumns - 1) / kColumns * kColumns; }
     ScratchArray<T> right;  // packed panels of x, of h_prev, of the unprojected output
     ScratchArray<T> left;   // transposed gate gradients: (rows, kBlock), a part per member
@@ -253,8 +261,8 @@ struct WeightGradients {
   // dW_ih and dW_hh by the host's BLAS; false if it declines.
   bool blas_products(int d, const Direction& work, const T* x, const T* h,
                      const Runtime& runtime) const {
-    // Rows [row, row + H * slots) of `out` = (gate gradients from slot on)^T @ right.
-    const auto product = [&](int64_t slot, int64_t slots, const T* right, int64_t width, void* out,
+    // Rows [row, row + count * H) of `out` = (gate gradients from slot on)^T @ right.
+    const auto product = [&](int64_t slot, int64_t count, const T* right, int64_t width, void* out,
                              int64_t row) {
       if (out == nullptr) return true;
       const T* const left = work.d_gates.data() + slot * H;
@@ -262,30 +270,30 @@ struct WeightGradients {
       constexpr DType dtype = std::is_same_v<T, BFloat16> ? DType::kBFloat16
                               : sizeof(T) == 8            ? DType::kFloat64
                                                           : DType::kFloat32;
-      return runtime.gemm({dtype, slots * H, width, schedule.N, left, 1, kSlots * H, right, width,
-                           1, to, width, false});
+      return runtime.gemm({dtype, count * H, width, schedule.N, left, 1, slots * H, right, width, 1,
+                           to, width, false});
     };
     const RecurrentWeightGrads& grads = params.direction[d].grads;
-    const bool input = Cell::kSplitHidden ? product(1, 2, x, I, grads.w_ih, 0) &&
-                                                product(0, 1, x, I, grads.w_ih, 2 * H)
-                                          : product(0, G, x, I, grads.w_ih, 0);
-    return input && product(Recurrence::kFirstHidden, G, h, P, grads.w_hh, 0);
+    const bool input =
+        splits() ? product(1, 2, x, I, grads.w_ih, 0) && product(0, 1, x, I, grads.w_ih, 2 * H)
+                 : product(0, gates, x, I, grads.w_ih, 0);
+    return input && product(back.first_hidden, gates, h, P, grads.w_hh, 0);
   }
 
   // One member's part of one direction's parameter gradients: those that `grads` asks for.
   void run(int d, const Direction& work, const RecurrentWeightGrads& grads, Buffers& buffers,
            const Member& member) const {
-    const int64_t rows = kSlots * H;
+    const int64_t rows = slots * H;
     const int64_t first = member.begin(rows), last = member.end(rows);
-    const int64_t input_last = std::min<int64_t>(last, G * H);
-    const int64_t hidden_first = std::max<int64_t>(first, Recurrence::kFirstHidden * H);
-    T* left = buffers.left.data() + member.index * kBlock * std::max<int64_t>(kSlots * H, P);
+    const int64_t input_last = std::min<int64_t>(last, gate_rows);
+    const int64_t hidden_first = std::max<int64_t>(first, back.first_hidden * H);
+    T* left = buffers.left.data() + member.index * kBlock * std::max<int64_t>(slots * H, P);
     T* const x_panels = buffers.right.data();
     T* const h_panels = x_panels + kBlock * Buffers::padded(I);
     Acc* const w_ih = sums(grads.w_ih, buffers.w_ih);
     Acc* const w_hh = sums(grads.w_hh, buffers.w_hh);
     Acc* const b_ih = buffers.b.data();
-    Acc* const b_hh = b_ih + G * H;
+    Acc* const b_hh = b_ih + gate_rows;
     const T* pointers[kBlock];
     const auto to_input = [this](int64_t r) { return input_row(r); };
     const auto to_hidden = [this](int64_t r) { return hidden_row(r); };
@@ -332,14 +340,14 @@ struct WeightGradients {
                            const Member& member) const {
     const auto& direction = params.direction[d];
     Acc* const w_hr = sums(direction.grads.w_hr, buffers.w_hr);
-    T* const left = buffers.left.data() + member.index * kBlock * std::max<int64_t>(kSlots * H, P);
+    T* const left = buffers.left.data() + member.index * kBlock * std::max<int64_t>(slots * H, P);
     T* const panels = buffers.right.data();
     T* const outputs = panels + kBlock * Buffers::padded(H);  // (kBlock, H)
     const T* pointers[kBlock];
     for (int64_t start = 0; start < schedule.N; start += kBlock) {
       const int64_t count = std::min(kBlock, schedule.N - start);
       for (int64_t k = member.begin(count); k < member.end(count); ++k) {
-        const T* o = static_cast<const T*>(direction.saved_gates) + ((start + k) * kSlots + 3) * H;
+        const T* o = static_cast<const T*>(direction.saved_gates) + ((start + k) * slots + 3) * H;
         const Acc* c = static_cast<const Acc*>(direction.saved_cells) + (start + k) * H;
         for (int64_t unit = 0; unit < H; unit += kLanes) {
           const int n = static_cast<int>(std::min<int64_t>(kLanes, H - unit));
@@ -369,16 +377,16 @@ struct WeightGradients {
         std::fill(static_cast<T*>(grad) + member.begin(count),
                   static_cast<T*>(grad) + member.end(count), T{});
       };
-      clear(grads.w_ih, G * H * I);
-      clear(grads.w_hh, G * H * P);
-      clear(grads.b_ih, G * H);
-      clear(grads.b_hh, G * H);
+      clear(grads.w_ih, gate_rows * I);
+      clear(grads.w_hh, gate_rows * P);
+      clear(grads.b_ih, gate_rows);
+      clear(grads.b_hh, gate_rows);
       clear(grads.w_hr, P * H);
       return;
     }
-    narrow(w_ih, member.begin(G * H * I), member.end(G * H * I), grads.w_ih);
-    narrow(w_hh, member.begin(G * H * P), member.end(G * H * P), grads.w_hh);
-    for (int64_t r = member.begin(G * H); r < member.end(G * H); ++r) {
+    narrow(w_ih, member.begin(gate_rows * I), member.end(gate_rows * I), grads.w_ih);
+    narrow(w_hh, member.begin(gate_rows * P), member.end(gate_rows * P), grads.w_hh);
+    for (int64_t r = member.begin(gate_rows); r < member.end(gate_rows); ++r) {
       if (grads.b_ih != nullptr) static_cast<T*>(grads.b_ih)[r] = from_acc<T>(b_ih[r]);
       if (grads.b_hh != nullptr) static_cast<T*>(grads.b_hh)[r] = from_acc<T>(b_hh[r]);
     }
