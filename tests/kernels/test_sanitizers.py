@@ -38,8 +38,9 @@ def runtime_library(name: str) -> str | None:
 def test_address_and_undefined(kernels, isa):
     if isa == kernels.isa_name():
         pytest.skip("the best this machine has, tested already")
-    library = runtime_library("libasan.so")
-    if library is None or shutil.which("cmake") is None:
+    # libstdc++ besides: the sanitizer looks for what throws exceptions when it is loaded.
+    libraries = [runtime_library("libasan.so"), runtime_library("libstdc++.so.6")]
+    if None in libraries or shutil.which("cmake") is None:
         pytest.skip("needs cmake and the compiler's libasan")
     if not (BUILD / "CMakeCache.txt").exists():
         generator = ["-G", "Ninja"] if shutil.which("ninja") else []
@@ -54,7 +55,7 @@ def test_address_and_undefined(kernels, isa):
         "SEQ2SEQ_EXT_KERNELS_DIR": str(BUILD),
         "SEQ2SEQ_EXT_CPU_ISA": isa,
         NESTED: "1",
-        "LD_PRELOAD": library,
+        "LD_PRELOAD": " ".join(libraries),
         # Python itself leaks at exit.
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=99",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
