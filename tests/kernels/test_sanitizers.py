@@ -14,6 +14,11 @@ FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 BUILD = ROOT / "build" / "kernels-asan"
 NESTED = "SEQ2SEQ_EXT_NESTED_TEST"
+# All of "undefined" that can go wrong here but null and alignment, which check every access (the
+# vector loads are unaligned by design, and address catches null) and multiply the time to compile.
+UNDEFINED = (
+    "bounds,shift,signed-integer-overflow,integer-divide-by-zero,enum,bool,float-cast-overflow"
+)
 
 
 def run(command, **options):
@@ -45,8 +50,7 @@ def test_address_and_undefined(kernels, isa):
     if not (BUILD / "CMakeCache.txt").exists():
         generator = ["-G", "Ninja"] if shutil.which("ninja") else []
         options = [
-            "-DSEQ2SEQ_EXT_SANITIZE=address,undefined",
-            "-DCMAKE_CXX_FLAGS_RELEASE=-O1",  # faster to build, and hides less than -O3
+            f"-DSEQ2SEQ_EXT_SANITIZE=address,{UNDEFINED}",
             f"-DPython_EXECUTABLE={sys.executable}",
         ]
         run(["cmake", "-S", str(ROOT), "-B", str(BUILD), *generator, *options])
