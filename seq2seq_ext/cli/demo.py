@@ -50,7 +50,7 @@ _TIMED_BATCH = 64
 def _train(
     output: Path, train: list[Pair], valid: list[Pair], config: ModelConfig, settings: TrainConfig
 ) -> Translator:
-    source = Tokenizer.train("word", (s for s, _ in train))
+    source = Tokenizer.train("word", (s for s, _ in train), attach_punctuation=True)
     target = Tokenizer.train("word", (t for _, t in train))
     torch.manual_seed(settings.seed)
     translator = Translator.build(config, source, target, max_new_tokens=MAX_NEW_TOKENS)

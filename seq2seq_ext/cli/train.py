@@ -147,7 +147,9 @@ def _tokenizers(options: dict[str, Any], pairs: list[Pair]) -> tuple[Tokenizer, 
     shared = {name: options[name] for name in ("vocab_size", "min_frequency", "lowercase")}
     kinds = [options[f"{side}_tokenizer"] or options["tokenizer"] for side in ("source", "target")]
     source, target = (
-        Tokenizer.train(kind, (pair[side] for pair in pairs), **shared)
+        Tokenizer.train(
+            kind, (pair[side] for pair in pairs), attach_punctuation=side == 0, **shared
+        )
         for side, kind in enumerate(kinds)
     )
     return source, target

@@ -28,6 +28,11 @@ def _spaces() -> list[normalizers.Normalizer]:
     ]
 
 
+def _attached_punctuation() -> normalizers.Normalizer:
+    """ "I love you ." is read as "I love you."; a comma inside "1 ,5" is left alone."""
+    return normalizers.Replace(Regex(r" +(?=[.,!?;:…]+( |$))"), "")
+
+
 def _word_boundaries() -> list[normalizers.Normalizer]:
     """Cuts words from punctuation, with joiners so that the text can be put together again.
 
@@ -71,10 +76,14 @@ class Tokenizer:
         vocab_size: int = 32_000,
         min_frequency: int = 1,
         lowercase: bool = False,
+        attach_punctuation: bool = False,
     ) -> Tokenizer:
         """Learns the vocabulary of `texts`.
 
         vocab_size counts the four special tokens; rarer tokens than `min_frequency` are left out.
+        attach_punctuation: spaces before closing punctuation do not count, so that text cut by
+        another tokenizer ("I love you .") reads like any other. For the source side, as the
+        spaces do not come back; kinds "word" and "bpe" only.
 
         Raises:
             ValueError: unknown kind, or a vocabulary too small for the special tokens.
@@ -85,7 +94,7 @@ class Tokenizer:
             raise ValueError(f"vocab_size: expected more than {len(SPECIALS)}, got {vocab_size}")
         if min_frequency < 1:
             raise ValueError(f"min_frequency: expected at least 1, got {min_frequency}")
-        tokenizer = _build(kind, lowercase)
+        tokenizer = _build(kind, lowercase, attach_punctuation)
         make = trainers.BpeTrainer if kind == "bpe" else trainers.WordLevelTrainer
         trainer = make(
             vocab_size=vocab_size,
@@ -154,13 +163,15 @@ class Tokenizer:
         return cls(kind, tokenizer)
 
 
-def _build(kind: str, lowercase: bool) -> _Tokenizer:
+def _build(kind: str, lowercase: bool, attach_punctuation: bool) -> _Tokenizer:
     unknown = SPECIALS[UNK]
     model = models.BPE(unk_token=unknown) if kind == "bpe" else models.WordLevel({}, unknown)
     tokenizer = _Tokenizer(model)
     steps = _spaces()
     if lowercase:
         steps.append(normalizers.Lowercase())
+    if attach_punctuation and kind in ("word", "bpe"):
+        steps.append(_attached_punctuation())
     if kind == "word":
         steps += _word_boundaries()
     tokenizer.normalizer = normalizers.Sequence(steps)

@@ -51,6 +51,7 @@ def test_translate_arguments_files_and_stdin(
 ) -> None:
     texts = ["I love you", "She loves him", "Do you love me?"]
     expected = Translator.load(model).translate(texts)
+    assert run("translate", model, "Do you love me ?").out.splitlines() == expected[2:]
     by_argument = run("translate", model, *texts)
     assert by_argument.out.splitlines() == expected
 

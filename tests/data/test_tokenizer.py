@@ -46,6 +46,18 @@ def test_words_are_cut_as_the_mission_cuts_them() -> None:
     assert tokenizer.display(tokenizer.encode("I love you.")) == ["I", "love", "you", "."]
 
 
+@pytest.mark.parametrize("kind", ["word", "bpe"])
+def test_attached_punctuation(kind: str) -> None:
+    texts = ["I love you.", "Is it, then?!", "Go..."]
+    tokenizer = Tokenizer.train(kind, texts, attach_punctuation=True)
+    for text, loose in zip(texts, ("I love you .", "Is it , then ?!", "Go ..."), strict=True):
+        assert tokenizer.encode(loose) == tokenizer.encode(text)
+        assert UNK not in tokenizer.encode(loose)
+    # On the target side the space before "!" is part of the text.
+    plain = Tokenizer.train(kind, ["Je t'aime !", "Je t'aime!"])
+    assert plain.encode("Je t'aime !") != plain.encode("Je t'aime!")
+
+
 def test_no_break_spaces_and_typographic_apostrophes_are_plain() -> None:
     tokenizer = Tokenizer.train("word", ["Je t'aime !"])
     assert tokenizer.decode(tokenizer.encode("Je\u00a0t’aime\u202f!")) == "Je t'aime !"
