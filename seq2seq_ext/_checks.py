@@ -8,7 +8,7 @@ holds both to one table of messages.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -88,8 +88,10 @@ def _lengths(lengths: Tensor | None, first: Tensor, name: str, batch: int) -> No
 
 
 def lengths_values(lengths: Tensor | None, limit: int) -> None:
-    """Reads the values, so not for fake tensors."""
-    if lengths is None:
+    """Reads the values, so not of fake tensors, nor of those in a torch.func transform."""
+    if lengths is None or torch.compiler.is_compiling():
+        return
+    if torch._C._functorch.is_functorch_wrapped_tensor(lengths):
         return
     for row, length in enumerate(lengths.tolist()):
         if not 0 <= length <= limit:
@@ -97,9 +99,12 @@ def lengths_values(lengths: Tensor | None, limit: int) -> None:
 
 
 def _weights(
-    cell: str, weights: Sequence[Tensor], x: Tensor, directions: int, inputs: int, outputs: int
+    cell: str, weights: Sequence[Tensor], x: Tensor, directions: int, name: str, h: Tensor
 ) -> int:
-    """Checks the flat list of weights and returns H."""
+    """Checks the flat list of weights and returns H. `name`: what the caller calls `h`."""
+    inputs, outputs = x.shape[-1], h.shape[-1]
+    if outputs < 1:
+        fail(name, "P >= 1", _shape_of(h))
     per = len(weights) // directions
     allowed = (2, 3, 4, 5) if cell == "lstm" else (2, 4)
     if per not in allowed or per * directions != len(weights):
@@ -112,7 +117,7 @@ def _weights(
         fail("weights[0] (w_ih)", f"shape ({gates}*H, {inputs})", _shape_of(first))
     projected = per in (3, 5)
     if not projected and outputs != hidden:
-        fail("h", f"last dimension {hidden}", outputs)
+        fail(name, f"last dimension {hidden}", outputs)
     roles = ["w_ih", "w_hh"] + (["b_ih", "b_hh"] if per >= 4 else []) + ["w_hr"] * projected
     shapes = {
         "w_ih": (rows, inputs),
@@ -142,13 +147,13 @@ def sequence(
     like("h0", h0, x, "x")
     _dims("h0", h0, "D, B, P")
     directions, _, outputs = h0.shape
-    batch, inputs = x.shape[1:]
+    batch = x.shape[1]
     if directions not in (1, 2):
         fail("h0", "1 or 2 directions (D, B, P)", _shape_of(h0))
     _shape("h0", h0, (directions, batch, outputs))
     if reverse and directions == 2:
         fail("reverse", "False with two directions", "True")
-    hidden = _weights(cell, weights, x, directions, inputs, outputs)
+    hidden = _weights(cell, weights, x, directions, "h0", h0)
     if c0 is not None:
         _cell_state("c0", c0, x)
         _shape("c0", c0, (directions, batch, hidden))
@@ -161,10 +166,9 @@ def step(cell: str, x: Tensor, h: Tensor, c: Tensor | None, weights: Sequence[Te
     _first("x", x, "B, I")
     like("h", h, x, "x")
     _dims("h", h, "B, P")
-    batch, inputs = x.shape
-    outputs = h.shape[1]
-    _shape("h", h, (batch, outputs))
-    hidden = _weights(cell, weights, x, 1, inputs, outputs)
+    batch = x.shape[0]
+    _shape("h", h, (batch, h.shape[1]))
+    hidden = _weights(cell, weights, x, 1, "h", h)
     if c is not None:
         _cell_state("c", c, x)
         _shape("c", c, (batch, hidden))
@@ -214,6 +218,30 @@ def vocab(hidden: Tensor, weight: Tensor, bias: Tensor | None, k: int) -> None:
         _shape("bias", bias, (weight.shape[0],))
     if not 1 <= k <= weight.shape[0]:
         fail("k", f"1 to V = {weight.shape[0]}", k)
+
+
+# What a value of another type than an argument's leads to, somewhere on the way.
+TYPE_ERRORS = (AttributeError, TypeError, RuntimeError)
+
+
+def types(**arguments: Any) -> None:
+    """Called once something has failed: a TypeError if one of the arguments' types is why.
+
+    A good call pays nothing for it.
+    """
+    for name, value in arguments.items():
+        good, expected = isinstance(value, Tensor), "a tensor"
+        if name == "weights":
+            expected = "a list or tuple of tensors"
+            good = isinstance(value, (list, tuple)) and all(isinstance(w, Tensor) for w in value)
+        elif name in ("lengths", "bias", "w_query", "v"):
+            good, expected = good or value is None, "a tensor or None"
+        elif name == "k":
+            good, expected = isinstance(value, int), "an int"
+        elif name == "scale":
+            good, expected = isinstance(value, (int, float)), "a number"
+        if not good:
+            raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")
 
 
 def is_relu(nonlinearity: str) -> bool:

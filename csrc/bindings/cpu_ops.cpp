@@ -135,7 +135,7 @@ std::tuple<Tensor, OptionalTensor> step(Cell cell, const Tensor& x, const Tensor
   expect_dims(h, 2, "h", "B, P");
   const int64_t batch = x.size(0), outputs = h.size(1);
   expect_shape(h, {batch, outputs}, "h");
-  const WeightList list(cell, weights, x, 1, x.size(1), outputs);
+  const WeightList list(cell, weights, x, 1, x.size(1), h, "h");
   const int64_t hidden = list.hidden();
 
   OptionalTensor state, c_out;

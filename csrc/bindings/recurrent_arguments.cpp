@@ -16,7 +16,10 @@ void* mutable_at(const Tensor& tensor, int64_t offset) {
 }
 
 WeightList::WeightList(Cell cell, const std::vector<Tensor>& weights, const Tensor& x,
-                       int64_t directions, int64_t inputs, int64_t outputs) {
+                       int64_t directions, int64_t inputs, const Tensor& h, const char* h_name) {
+  const int64_t outputs = h.size(h.dim() - 1);
+  // An empty w_hr has no address, which the kernels read as no projection, hence P == H.
+  if (outputs < 1) fail(h_name, shape_of(h), "P >= 1");
   const bool lstm = cell == Cell::kLstm;
   const int64_t count = static_cast<int64_t>(weights.size());
   const int64_t per = count / directions;
@@ -33,7 +36,7 @@ WeightList::WeightList(Cell cell, const std::vector<Tensor>& weights, const Tens
     fail({"weights", 0, "w_ih"}, shape_of(weights[0]), "shape (", gates, "*H, ", inputs, ")");
   }
   if (!has_projection() && outputs != hidden_) {
-    fail("h", std::to_string(outputs), "last dimension ", hidden_);
+    fail(h_name, std::to_string(outputs), "last dimension ", hidden_);
   }
   tensors_.reserve(weights.size());
   for (int64_t n = 0; n < count; ++n) {
@@ -85,7 +88,7 @@ WeightList checked_weights(Cell cell, const Tensor& x, const Tensor& h0,
   }
   expect_shape(h0, {directions, x.size(1), outputs}, "h0");
   if (reverse && directions == 2) fail("reverse", "True", "False with two directions");
-  return WeightList(cell, weights, x, directions, x.size(2), outputs);
+  return WeightList(cell, weights, x, directions, x.size(2), h0, "h0");
 }
 
 }  // namespace

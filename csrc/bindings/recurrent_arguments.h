@@ -15,9 +15,10 @@ namespace seq2seq_ext::bindings {
 // alive where needed.
 class WeightList {
  public:
-  // `outputs`: P. Checks everything against x's dtype and device and against (I, P).
+  // `inputs`: I. `h` has P as its last dimension, and `h_name` is what the caller calls it. Checks
+  // everything against x's dtype and device and against (I, P).
   WeightList(kernels::Cell cell, const std::vector<Tensor>& weights, const Tensor& x,
-             int64_t directions, int64_t inputs, int64_t outputs);
+             int64_t directions, int64_t inputs, const Tensor& h, const char* h_name);
 
   int64_t hidden() const { return hidden_; }
   kernels::RecurrentWeights direction(int64_t d) const;
@@ -25,7 +26,6 @@ class WeightList {
   int64_t per_direction() const { return per_direction_; }
   bool has_bias() const { return per_direction_ >= 4; }
   bool has_projection() const { return per_direction_ == 3 || per_direction_ == 5; }
-  const std::vector<Tensor>& tensors() const { return tensors_; }
 
  private:
   std::vector<Tensor> tensors_;

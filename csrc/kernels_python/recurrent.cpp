@@ -33,6 +33,7 @@ kernels::RecurrentWeights weights_of(const Weights& w, Cell cell, DType dtype, i
   if (!w[0] || !w[1] || w[2].has_value() != w[3].has_value()) {
     throw py::value_error("weights: expected w_ih, w_hh and both biases or none");
   }
+  if (H < 1 || P < 1) throw py::value_error("weights: expected H >= 1 and P >= 1");
   if (!w[4] && P != H) throw py::value_error("weights: w_hr is missing (P != H)");
   kernels::RecurrentWeights r;
   r.w_ih = input(w[0], "w_ih", dtype, shapes[0]);

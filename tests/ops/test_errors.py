@@ -46,6 +46,15 @@ def rnn_step():
     return {"x": t(2, 5), "h": t(2, 4), "weights": [t(4, 5), t(4, 4)]}
 
 
+def projected():
+    """A projection to nothing: all that is wrong is h0."""
+    return lstm() | {"weights": [t(16, 5), t(16, 0), t(0, 4)]}
+
+
+def projected_step():
+    return lstm_step() | {"weights": [t(16, 5), t(16, 0), t(0, 4)]}
+
+
 def attention():
     return {"query": t(2, 4), "keys": t(2, 3, 4), "values": t(2, 3, 6)}
 
@@ -65,6 +74,7 @@ LSTM_STEP, GRU_STEP, RNN_STEP = (
     (ops.gru_step, gru_step),
     (ops.rnn_step, rnn_step),
 )
+PROJECTED, PROJECTED_STEP = (ops.lstm_sequence, projected), (ops.lstm_step, projected_step)
 ATTENTION, VOCAB = (ops.attention_step, attention), (ops.vocab_pick, vocab)
 i64 = torch.int64
 
@@ -90,7 +100,9 @@ TABLE = [
         "h0: expected 1 or 2 directions (D, B, P), got shape (3, 2, 4)",
     ),
     (LSTM, "h0", t(1, 2, 4, dtype=torch.float64), "h0: expected x's dtype float32, got float64"),
-    (LSTM, "h0", t(1, 2, 3), "h: expected last dimension 4, got 3"),
+    (LSTM, "h0", t(1, 2, 3), "h0: expected last dimension 4, got 3"),
+    (GRU, "h0", t(1, 2, 0), "h0: expected P >= 1, got shape (1, 2, 0)"),
+    (PROJECTED, "h0", t(1, 2, 0), "h0: expected P >= 1, got shape (1, 2, 0)"),
     (LSTM, "c0", t(1, 2, 5), "c0: expected shape (1, 2, 4), got shape (1, 2, 5)"),
     (LSTM, "c0", t(1, 2, 4, dtype=torch.bfloat16), "c0: expected x's dtype float32, got bfloat16"),
     (LSTM, "weights", [], "weights: expected 2, 3, 4 or 5 tensors per direction, got 0 for 1"),
@@ -142,6 +154,8 @@ TABLE = [
     (LSTM_STEP, "h", t(3, 4), "h: expected shape (2, 4), got shape (3, 4)"),
     (LSTM_STEP, "h", t(2, 4, 1), "h: expected 2 dimensions (B, P), got shape (2, 4, 1)"),
     (LSTM_STEP, "h", t(2, 3), "h: expected last dimension 4, got 3"),
+    (PROJECTED_STEP, "h", t(2, 0), "h: expected P >= 1, got shape (2, 0)"),
+    (RNN_STEP, "h", t(2, 0), "h: expected P >= 1, got shape (2, 0)"),
     (LSTM_STEP, "c", t(2, 3), "c: expected shape (2, 4), got shape (2, 3)"),
     (LSTM_STEP, "c", t(2, 4, dtype=i64), "c: expected x's dtype float32, got int64"),
     (GRU_STEP, "h", t(2, 4, dtype=torch.bfloat16), "h: expected x's dtype float32, got bfloat16"),
