@@ -210,7 +210,7 @@ class Error:
 
     def within(self, peer: Error, dtype: torch.dtype) -> bool:
         floor = FLOORS[dtype]
-        floor_mean = floor * max(0.25, max(self.count, 1) ** -0.5)
+        floor_mean = floor * max(self.count, 1) ** -0.5
         return self.max <= FACTOR * peer.max + floor and self.mean <= (
             FACTOR * peer.mean + floor_mean
         )
