@@ -94,7 +94,7 @@ def environment() -> dict[str, object]:
     return {
         "device": processor(),
         "threads": torch.get_num_threads(),
-        "isa": info.get("isa", ""),
+        "isa": info["cpu"]["isa"],
         "torch": torch.__version__,
         "version": seq2seq_ext.__version__,
         "commit": commit(),
