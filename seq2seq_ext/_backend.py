@@ -12,8 +12,9 @@ import os
 import platform
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -73,11 +74,25 @@ def _warn_of_fallback(device_type: str) -> None:
     )
 
 
+_Function = TypeVar("_Function", bound=Callable[..., bool])
+
+
+def constant_in_graphs(function: _Function) -> _Function:
+    """Lets Dynamo call `function` while it traces, and take the result as constant: it can trace
+    neither a warning nor torch.func's state, on which it guards of itself.
+
+    torch.compiler.assume_constant_result does no more, but imports Dynamo.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 def strict() -> bool:
     """Whether a missing library is an error instead of a warning."""
     return os.environ.get("SEQ2SEQ_EXT_STRICT", "0") not in ("", "0")
 
 
+@constant_in_graphs
 def use_library(device_type: str) -> bool:
     """Whether an op on such tensors calls the library; else it runs the reference, after a warning.
 

@@ -24,10 +24,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _backend, _checks, reference
+from . import _checks, reference
+from ._routing import HAVE_CPU as _HAVE_CPU
+from ._routing import cast as _cast
+from ._routing import cast_dtypes as _cast_dtypes
+from ._routing import has_kernel as _has_kernel
+from ._routing import is_strict as _is_strict
+from ._routing import must_cast as _must_cast
+from ._routing import needs_grad as _needs_grad
+from ._routing import run_cast as _run_cast
+from ._routing import without_autocast as _without_autocast
 
-_HAVE_CPU = _backend.available("cpu")
-_HAVE_CUDA = _backend.available("cuda")
 if _HAVE_CPU:
     from . import _registration as kernels
 
@@ -41,67 +48,6 @@ __all__ = [
     "rnn_step",
     "vocab_pick",
 ]
-
-
-# --------------------------------------------------------------------------------------------------
-# Routing. A decoder calls these once a step: the plain path is a few attribute reads.
-
-
-def _has_kernel(x: Tensor) -> bool:
-    if (x.is_cpu and _HAVE_CPU) or (x.is_cuda and _HAVE_CUDA) or (x.is_meta and _HAVE_CPU):
-        return True
-    # Warns once, or raises if SEQ2SEQ_EXT_STRICT is set. (Dynamo cannot trace a warning.)
-    return not torch.compiler.is_compiling() and _backend.use_library(x.device.type)
-
-
-def _needs_grad(x: Tensor, h: Tensor, weights: Sequence[Tensor], c: Tensor | None = None) -> bool:
-    if not torch.is_grad_enabled():
-        return False
-    if x.requires_grad or h.requires_grad or (c is not None and c.requires_grad):
-        return True
-    return any(w.requires_grad for w in weights)
-
-
-def _autocasts(x: Tensor) -> bool:
-    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
-
-
-def _must_cast(x: Tensor) -> bool:
-    """Whether autocast is on, or x is float16 on the CPU."""
-    return _autocasts(x) or (x.dtype == torch.float16 and x.is_cpu)
-
-
-def _is_strict(x: Tensor) -> bool:
-    """Whether no autocast mends a mix of dtypes: then it must be seen before it is cast away."""
-    return not torch.is_autocast_enabled(x.device.type)
-
-
-def _cast_dtypes(x: Tensor) -> tuple[torch.dtype, torch.dtype]:
-    """The dtypes to compute in and to return."""
-    device = x.device.type
-    result = x.dtype
-    # As in torch's own autocast, float64 and integers are left alone.
-    if _autocasts(x) and result in _CASTABLE:
-        result = torch.get_autocast_dtype(device)
-    compute = torch.float32 if result == torch.float16 and device == "cpu" else result
-    return compute, result
-
-
-_CASTABLE = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.dtype in _CASTABLE else tensor
-
-
-def _cast_cell(c: Tensor, dtype: torch.dtype) -> Tensor:
-    """The cell state is taken in `dtype` and in the state dtype; anything else becomes the
-    latter."""
-    return c if c.dtype == dtype else _cast(c, reference.state_dtype(dtype))
-
-
-def _without_autocast(x: Tensor) -> torch.autocast:
-    return torch.autocast(x.device.type, enabled=False)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -130,9 +76,8 @@ def lstm_sequence(
         h0: (D, B, P), D 1 or 2.
         c0: (D, B, H), x's dtype or the state dtype.
         weights: for each direction, the forward one first, the tensors of ``torch.nn.LSTM``: w_ih
-            (4H, I),
-            w_hh (4H, P), then unless without bias b_ih (4H) and b_hh (4H), then if P != H w_hr (P,
-            H).
+            (4H, I), w_hh (4H, P), then unless without bias b_ih (4H) and b_hh (4H), then if P != H
+            w_hr (P, H).
         lengths: (B,) int64 on x's device, 0 <= length <= T, in any order; None: all T.
         reverse: run the only direction backwards (D = 1). The second direction of two always runs
             backwards.
@@ -144,26 +89,20 @@ def lstm_sequence(
     Raises:
         ValueError: an argument's shape, dtype, device or value does not fit.
     """
-    if _must_cast(x):
-        compute, result = _cast_dtypes(x)
-        if _is_strict(x):
-            _checks.sequence("lstm", x, h0, c0, weights, lengths, reverse)
-        with _without_autocast(x):
-            y, h_n, c_n = lstm_sequence(
-                _cast(x, compute),
-                _cast(h0, compute),
-                _cast_cell(c0, compute),
-                [_cast(w, compute) for w in weights],
-                lengths=lengths,
-                reverse=reverse,
-            )
-        return y.to(result), h_n.to(result), c_n.to(c0.dtype)
-    if _has_kernel(x):
-        save = _needs_grad(x, h0, weights, c0)
-        return kernels.lstm_sequence(x, h0, c0, weights, lengths, reverse, save)[:3]
-    _checks.sequence("lstm", x, h0, c0, weights, lengths, reverse)
-    _checks.lengths_values(lengths, x.shape[0])
-    return reference.lstm_sequence(x, h0, c0, weights, lengths=lengths, reverse=reverse)
+    try:
+        if _must_cast(x):
+            if _is_strict(x):
+                _checks.sequence("lstm", x, h0, c0, weights, lengths, reverse)
+            return _run_cast(lstm_sequence, x, h0, c0, weights, lengths=lengths, reverse=reverse)
+        if _has_kernel(x):
+            save = _needs_grad(x, h0, weights, c0)
+            return kernels.lstm_sequence(x, h0, c0, weights, lengths, reverse, save)[:3]
+        _checks.sequence("lstm", x, h0, c0, weights, lengths, reverse)
+        _checks.lengths_values(lengths, x.shape[0])
+        return reference.lstm_sequence(x, h0, c0, weights, lengths=lengths, reverse=reverse)
+    except _checks.TYPE_ERRORS:
+        _checks.types(x=x, h0=h0, c0=c0, weights=weights, lengths=lengths)
+        raise
 
 
 def gru_sequence(
@@ -186,25 +125,20 @@ def gru_sequence(
     Raises:
         ValueError: an argument's shape, dtype, device or value does not fit.
     """
-    if _must_cast(x):
-        compute, result = _cast_dtypes(x)
-        if _is_strict(x):
-            _checks.sequence("gru", x, h0, None, weights, lengths, reverse)
-        with _without_autocast(x):
-            y, h_n = gru_sequence(
-                _cast(x, compute),
-                _cast(h0, compute),
-                [_cast(w, compute) for w in weights],
-                lengths=lengths,
-                reverse=reverse,
-            )
-        return y.to(result), h_n.to(result)
-    if _has_kernel(x):
-        save = _needs_grad(x, h0, weights)
-        return kernels.gru_sequence(x, h0, weights, lengths, reverse, save)[:2]
-    _checks.sequence("gru", x, h0, None, weights, lengths, reverse)
-    _checks.lengths_values(lengths, x.shape[0])
-    return reference.gru_sequence(x, h0, weights, lengths=lengths, reverse=reverse)
+    try:
+        if _must_cast(x):
+            if _is_strict(x):
+                _checks.sequence("gru", x, h0, None, weights, lengths, reverse)
+            return _run_cast(gru_sequence, x, h0, weights, lengths=lengths, reverse=reverse)
+        if _has_kernel(x):
+            save = _needs_grad(x, h0, weights)
+            return kernels.gru_sequence(x, h0, weights, lengths, reverse, save)[:2]
+        _checks.sequence("gru", x, h0, None, weights, lengths, reverse)
+        _checks.lengths_values(lengths, x.shape[0])
+        return reference.gru_sequence(x, h0, weights, lengths=lengths, reverse=reverse)
+    except _checks.TYPE_ERRORS:
+        _checks.types(x=x, h0=h0, weights=weights, lengths=lengths)
+        raise
 
 
 def rnn_sequence(
@@ -229,28 +163,30 @@ def rnn_sequence(
         ValueError: an argument's shape, dtype, device or value does not fit.
     """
     relu = _checks.is_relu(nonlinearity)
-    if _must_cast(x):
-        compute, result = _cast_dtypes(x)
-        if _is_strict(x):
-            _checks.sequence("rnn", x, h0, None, weights, lengths, reverse)
-        with _without_autocast(x):
-            y, h_n = rnn_sequence(
-                _cast(x, compute),
-                _cast(h0, compute),
-                [_cast(w, compute) for w in weights],
+    try:
+        if _must_cast(x):
+            if _is_strict(x):
+                _checks.sequence("rnn", x, h0, None, weights, lengths, reverse)
+            return _run_cast(
+                rnn_sequence,
+                x,
+                h0,
+                weights,
                 nonlinearity=nonlinearity,
                 lengths=lengths,
                 reverse=reverse,
             )
-        return y.to(result), h_n.to(result)
-    if _has_kernel(x):
-        save = _needs_grad(x, h0, weights)
-        return kernels.rnn_sequence(x, h0, weights, lengths, relu, reverse, save)[:2]
-    _checks.sequence("rnn", x, h0, None, weights, lengths, reverse)
-    _checks.lengths_values(lengths, x.shape[0])
-    return reference.rnn_sequence(
-        x, h0, weights, nonlinearity=nonlinearity, lengths=lengths, reverse=reverse
-    )
+        if _has_kernel(x):
+            save = _needs_grad(x, h0, weights)
+            return kernels.rnn_sequence(x, h0, weights, lengths, relu, reverse, save)[:2]
+        _checks.sequence("rnn", x, h0, None, weights, lengths, reverse)
+        _checks.lengths_values(lengths, x.shape[0])
+        return reference.rnn_sequence(
+            x, h0, weights, nonlinearity=nonlinearity, lengths=lengths, reverse=reverse
+        )
+    except _checks.TYPE_ERRORS:
+        _checks.types(x=x, h0=h0, weights=weights, lengths=lengths)
+        raise
 
 
 # --------------------------------------------------------------------------------------------------
@@ -272,26 +208,22 @@ def lstm_step(x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor]) -> tup
     Raises:
         ValueError: an argument's shape, dtype or device does not fit.
     """
-    if _must_cast(x):
-        compute, result = _cast_dtypes(x)
-        if _is_strict(x):
+    try:
+        if _must_cast(x):
+            if _is_strict(x):
+                _checks.step("lstm", x, h, c, weights)
+            return _run_cast(lstm_step, x, h, c, weights)
+        if _needs_grad(x, h, weights, c):
             _checks.step("lstm", x, h, c, weights)
-        with _without_autocast(x):
-            h_n, c_n = lstm_step(
-                _cast(x, compute),
-                _cast(h, compute),
-                _cast_cell(c, compute),
-                [_cast(w, compute) for w in weights],
-            )
-        return h_n.to(result), c_n.to(c.dtype)
-    if _needs_grad(x, h, weights, c):
+            _, h_n, c_n = lstm_sequence(x[None], h[None], c[None], weights)
+            return h_n[0], c_n[0]
+        if _has_kernel(x):
+            return kernels.lstm_step(x, h, c, weights)
         _checks.step("lstm", x, h, c, weights)
-        _, h_n, c_n = lstm_sequence(x[None], h[None], c[None], weights)
-        return h_n[0], c_n[0]
-    if _has_kernel(x):
-        return kernels.lstm_step(x, h, c, weights)
-    _checks.step("lstm", x, h, c, weights)
-    return reference.lstm_step(x, h, c, weights)
+        return reference.lstm_step(x, h, c, weights)
+    except _checks.TYPE_ERRORS:
+        _checks.types(x=x, h=h, c=c, weights=weights)
+        raise
 
 
 def gru_step(x: Tensor, h: Tensor, weights: Sequence[Tensor]) -> Tensor:
@@ -303,22 +235,21 @@ def gru_step(x: Tensor, h: Tensor, weights: Sequence[Tensor]) -> Tensor:
     Raises:
         ValueError: an argument's shape, dtype or device does not fit.
     """
-    if _must_cast(x):
-        compute, result = _cast_dtypes(x)
-        if _is_strict(x):
+    try:
+        if _must_cast(x):
+            if _is_strict(x):
+                _checks.step("gru", x, h, None, weights)
+            return _run_cast(gru_step, x, h, weights)
+        if _needs_grad(x, h, weights):
             _checks.step("gru", x, h, None, weights)
-        with _without_autocast(x):
-            h_n = gru_step(
-                _cast(x, compute), _cast(h, compute), [_cast(w, compute) for w in weights]
-            )
-        return h_n.to(result)
-    if _needs_grad(x, h, weights):
+            return gru_sequence(x[None], h[None], weights)[1][0]
+        if _has_kernel(x):
+            return kernels.gru_step(x, h, weights)
         _checks.step("gru", x, h, None, weights)
-        return gru_sequence(x[None], h[None], weights)[1][0]
-    if _has_kernel(x):
-        return kernels.gru_step(x, h, weights)
-    _checks.step("gru", x, h, None, weights)
-    return reference.gru_step(x, h, weights)
+        return reference.gru_step(x, h, weights)
+    except _checks.TYPE_ERRORS:
+        _checks.types(x=x, h=h, weights=weights)
+        raise
 
 
 def rnn_step(
@@ -333,25 +264,21 @@ def rnn_step(
         ValueError: an argument's shape, dtype, device or value does not fit.
     """
     relu = _checks.is_relu(nonlinearity)
-    if _must_cast(x):
-        compute, result = _cast_dtypes(x)
-        if _is_strict(x):
+    try:
+        if _must_cast(x):
+            if _is_strict(x):
+                _checks.step("rnn", x, h, None, weights)
+            return _run_cast(rnn_step, x, h, weights, nonlinearity=nonlinearity)
+        if _needs_grad(x, h, weights):
             _checks.step("rnn", x, h, None, weights)
-        with _without_autocast(x):
-            h_n = rnn_step(
-                _cast(x, compute),
-                _cast(h, compute),
-                [_cast(w, compute) for w in weights],
-                nonlinearity=nonlinearity,
-            )
-        return h_n.to(result)
-    if _needs_grad(x, h, weights):
+            return rnn_sequence(x[None], h[None], weights, nonlinearity=nonlinearity)[1][0]
+        if _has_kernel(x):
+            return kernels.rnn_step(x, h, weights, relu)
         _checks.step("rnn", x, h, None, weights)
-        return rnn_sequence(x[None], h[None], weights, nonlinearity=nonlinearity)[1][0]
-    if _has_kernel(x):
-        return kernels.rnn_step(x, h, weights, relu)
-    _checks.step("rnn", x, h, None, weights)
-    return reference.rnn_step(x, h, weights, nonlinearity=nonlinearity)
+        return reference.rnn_step(x, h, weights, nonlinearity=nonlinearity)
+    except _checks.TYPE_ERRORS:
+        _checks.types(x=x, h=h, weights=weights)
+        raise
 
 
 # --------------------------------------------------------------------------------------------------
@@ -397,31 +324,37 @@ def attention_step(
         ValueError: an argument's shape, dtype, device or value does not fit.
     """
     additive = _checks.is_additive(score)
-    if _must_cast(query):
-        compute, result = _cast_dtypes(query)
-        if _is_strict(query):
-            _checks.attention(query, keys, values, lengths, additive, w_query, v)
-        with _without_autocast(query):
-            context, weights = attention_step(
-                _cast(query, compute),
-                _cast(keys, compute),
-                _cast(values, compute),
-                lengths=lengths,
-                score=score,
-                scale=scale,
-                w_query=None if w_query is None else _cast(w_query, compute),
-                v=None if v is None else _cast(v, compute),
-            )
-        return context.to(result), weights.to(result)
-    parameters = [t for t in (w_query, v) if t is not None]
-    if not _needs_grad(query, keys, parameters, values) and _has_kernel(query):
-        return kernels.attention_step(query, keys, values, lengths, additive, scale, w_query, v)
-    _checks.attention(query, keys, values, lengths, additive, w_query, v)
-    if not torch.compiler.is_compiling():
+    try:
+        if _must_cast(query):
+            if _is_strict(query):
+                _checks.attention(query, keys, values, lengths, additive, w_query, v)
+            options = {
+                "lengths": lengths,
+                "score": score,
+                "scale": scale,
+                "w_query": w_query,
+                "v": v,
+            }
+            return _run_cast(attention_step, query, keys, values, **options)
+        parameters = [t for t in (w_query, v) if t is not None]
+        if not _needs_grad(query, keys, parameters, values) and _has_kernel(query):
+            return kernels.attention_step(query, keys, values, lengths, additive, scale, w_query, v)
+        _checks.attention(query, keys, values, lengths, additive, w_query, v)
         _checks.lengths_values(lengths, keys.shape[1])
-    return reference.attention_step(
-        query, keys, values, lengths=lengths, score=score, scale=scale, w_query=w_query, v=v
-    )
+        return reference.attention_step(
+            query, keys, values, lengths=lengths, score=score, scale=scale, w_query=w_query, v=v
+        )
+    except _checks.TYPE_ERRORS:
+        _checks.types(
+            query=query,
+            keys=keys,
+            values=values,
+            lengths=lengths,
+            scale=scale,
+            w_query=w_query,
+            v=v,
+        )
+        raise
 
 
 def vocab_pick(
@@ -447,22 +380,23 @@ def vocab_pick(
     Raises:
         ValueError: an argument's shape, dtype, device or value does not fit.
     """
-    if _must_cast(hidden):
-        compute, _ = _cast_dtypes(hidden)
-        if _is_strict(hidden):
-            _checks.vocab(hidden, weight, bias, k)
-        with _without_autocast(hidden):
-            return vocab_pick(
-                _cast(hidden, compute),
-                _cast(weight, compute),
-                None if bias is None else _cast(bias, compute),
-                k=k,
-            )
-    if _has_kernel(hidden):
-        if torch.is_grad_enabled():
-            hidden, weight = hidden.detach(), weight.detach()
-            bias = None if bias is None else bias.detach()
-        return kernels.vocab_pick(hidden, weight, bias, k)
-    _checks.vocab(hidden, weight, bias, k)
-    with torch.no_grad():
-        return reference.vocab_pick(hidden, weight, bias, k=k)
+    try:
+        if _must_cast(hidden):
+            if _is_strict(hidden):
+                _checks.vocab(hidden, weight, bias, k)
+            dtype, _ = _cast_dtypes(hidden)
+            with _without_autocast(hidden):
+                return vocab_pick(
+                    _cast(hidden, dtype), _cast(weight, dtype), _cast(bias, dtype), k=k
+                )
+        if _has_kernel(hidden):
+            if torch.is_grad_enabled():
+                hidden, weight = hidden.detach(), weight.detach()
+                bias = None if bias is None else bias.detach()
+            return kernels.vocab_pick(hidden, weight, bias, k)
+        _checks.vocab(hidden, weight, bias, k)
+        with torch.no_grad():
+            return reference.vocab_pick(hidden, weight, bias, k=k)
+    except _checks.TYPE_ERRORS:
+        _checks.types(hidden=hidden, weight=weight, bias=bias, k=k)
+        raise

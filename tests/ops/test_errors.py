@@ -254,6 +254,45 @@ def test_meta(what, argument, value, message):
         function(**{name: to_meta(item) for name, item in arguments.items()})
 
 
+# (what, argument, value, message), for what is not even a tensor.
+TYPES = [
+    (GRU, "x", [[1.0]], "x: expected a tensor, got list"),
+    (LSTM, "c0", None, "c0: expected a tensor, got NoneType"),
+    (RNN, "weights", None, "weights: expected a list or tuple of tensors, got NoneType"),
+    (GRU, "weights", [1.0, 2.0], "weights: expected a list or tuple of tensors, got list"),
+    (LSTM, "lengths", [3, 1], "lengths: expected a tensor or None, got list"),
+    (LSTM_STEP, "x", 1.0, "x: expected a tensor, got float"),
+    (LSTM_STEP, "c", None, "c: expected a tensor, got NoneType"),
+    (GRU_STEP, "h", None, "h: expected a tensor, got NoneType"),
+    (RNN_STEP, "weights", None, "weights: expected a list or tuple of tensors, got NoneType"),
+    (ATTENTION, "keys", None, "keys: expected a tensor, got NoneType"),
+    (ATTENTION, "lengths", [3, 1], "lengths: expected a tensor or None, got list"),
+    (ATTENTION, "w_query", 1.0, "w_query: expected a tensor or None, got float"),
+    (ATTENTION, "scale", "half", "scale: expected a number, got str"),
+    (VOCAB, "hidden", None, "hidden: expected a tensor, got NoneType"),
+    (VOCAB, "bias", [0.0], "bias: expected a tensor or None, got list"),
+    (VOCAB, "k", 1.5, "k: expected an int, got float"),
+]
+PATHS = ("compiled", "reference", "gradient", "autocast")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("what", "argument", "value", "message"), TYPES)
+def test_types(what, argument, value, message, path, monkeypatch):
+    function, defaults = what
+    arguments = defaults() | {argument: value}
+    first = next(iter(arguments))
+    if path == "reference":
+        monkeypatch.setattr(ops, "_has_kernel", lambda _: False)
+    if path == "gradient" and isinstance(arguments[first], torch.Tensor):
+        arguments[first].requires_grad_()
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=path == "autocast"),
+        pytest.raises(TypeError, match="^" + re.escape(message) + "$"),
+    ):
+        function(**arguments)
+
+
 def test_two_directions_need_two_sets_of_weights():
     arguments = gru() | {"h0": t(2, 2, 4)}
     # Four tensors for two directions: two without biases. The third is not a w_ih.

@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Strides, empty batches, zero lengths, fallback: the corners of the input."""
+"""Strides, empty batches, zero lengths: the corners of the input."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -169,39 +165,3 @@ def test_reverse_is_forward_over_reversed_time(cell):
     flipped, *others = forward("cpu", other, problem.x.flip(0), states_of(problem), problem.weights)
     assert torch.equal(y, flipped.flip(0))
     assert all(torch.equal(a, b) for a, b in zip(finals, others, strict=True))
-
-
-FALLBACK = """
-import warnings
-import torch
-
-def refuse(path):
-    raise OSError("no such library")
-
-torch.ops.load_library = refuse
-warnings.simplefilter("always")
-with warnings.catch_warnings(record=True) as caught:
-    from seq2seq_ext import BackendWarning, ops
-    weights = [torch.ones(3, 3), torch.ones(3, 1)]
-    for _ in range(2):
-        y, h = ops.gru_sequence(torch.ones(2, 1, 3), torch.zeros(1, 1, 1), weights)
-    ops.gru_step(torch.ones(1, 3), torch.zeros(1, 1), weights)
-print(sum(w.category is BackendWarning for w in caught), y.shape)
-"""
-
-
-@pytest.mark.parametrize("strict", ["0", "1"])
-def test_fallback(strict):
-    """Without the library: one warning and right results, or an error if that is asked for."""
-    run = subprocess.run(
-        [sys.executable, "-c", FALLBACK],
-        env=os.environ | {"SEQ2SEQ_EXT_STRICT": strict, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if strict == "1":
-        assert run.returncode != 0
-        assert "SEQ2SEQ_EXT_STRICT" in run.stderr.splitlines()[-1]
-    else:
-        assert run.stdout == "1 torch.Size([2, 1, 1])\n", run.stderr

@@ -30,6 +30,25 @@ print(json.dumps([at_import, shapes, said, where, seq2seq_ext.backend_info()]))
 """
 
 
+COMPILED = """
+import json, warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import seq2seq_ext, torch
+    module = seq2seq_ext.nn.GRU(3, 4)
+    compiled = torch.compile(module, fullgraph=True, backend="eager")
+    x, lengths = torch.ones(2, 3, 3), torch.tensor([2, 0, 1])
+    try:
+        compiled(x)
+        compiled(x, lengths=lengths)
+        result = torch.equal(compiled(x, lengths=lengths)[0], module(x, lengths=lengths)[0])
+    except RuntimeError as error:
+        result = str(error)
+said = [str(w.message) for w in caught if w.category is seq2seq_ext.BackendWarning]
+print(json.dumps([result, said]))
+"""
+
+
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A folder for PYTHONPATH with the Python files of the package and no library."""
@@ -42,9 +61,9 @@ def package(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _run(package: Path, strict: str = "0") -> list:
+def _run(package: Path, strict: str = "0", program: str = PROGRAM) -> list:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": str(package), "SEQ2SEQ_EXT_STRICT": strict},
         cwd=package,
         capture_output=True,
@@ -71,6 +90,17 @@ def test_missing_library_is_an_error_when_strict(package: Path):
     assert "SEQ2SEQ_EXT_STRICT is set: _C.abi3.so is not built" in message
     assert said == []
     assert info["strict"] is True
+
+
+@pytest.mark.parametrize("strict", ["0", "1"])
+def test_missing_library_is_no_secret_of_compiled_code(package: Path, strict: str):
+    result, said = _run(package, strict, COMPILED)
+    if strict == "1":
+        assert "SEQ2SEQ_EXT_STRICT is set: _C.abi3.so is not built" in result
+        assert said == []
+    else:
+        assert result is True
+        assert len(said) == 1
 
 
 def test_broken_library_is_reported(package: Path):
