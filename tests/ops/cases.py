@@ -196,7 +196,8 @@ def oracle(problem: Problem) -> dict[str, Tensor]:
 # epsilon times the exact result's largest magnitude. At sizes like 1 and 7 a tensor holds a handful
 # of roundings, and the ratio of two such handfuls is luck; torch.nn may even be exact. Hence the
 # floors: a few roundings in float32, the one of the result in bfloat16; the mean's falls as chance
-# does. In float64 there is no wider oracle, so its floor is the oracle's own noise.
+# does. In float64 there is no wider oracle: torch.nn's error against it may read 0 while the oracle
+# is as wrong as ours, so the floor is the oracle's own noise, and the mean's stops falling at 2.
 
 FACTOR = 1.5
 FLOORS = {torch.float32: 4.0, torch.bfloat16: 1.0, torch.float64: 32.0}
@@ -210,7 +211,8 @@ class Error:
 
     def within(self, peer: Error, dtype: torch.dtype) -> bool:
         floor = FLOORS[dtype]
-        floor_mean = floor * max(self.count, 1) ** -0.5
+        chance = max(self.count, 1) ** -0.5
+        floor_mean = floor * (max(chance, 1 / 16) if dtype == torch.float64 else chance)
         return self.max <= FACTOR * peer.max + floor and self.mean <= (
             FACTOR * peer.mean + floor_mean
         )
