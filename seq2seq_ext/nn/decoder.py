@@ -59,7 +59,7 @@ class DecoderStep(NamedTuple):
     features: Tensor  # (B, H): s_t, or the attentional vector tanh(W [c_t; s_t])
     state: DecoderState
     hidden: Tensor  # (B, H): s_t
-    context: Tensor | None  # (B, C): c_t with attention, c without; None for bridge "zero"
+    context: Tensor  # (B, C): c_t with attention, c without
     weights: Tensor | None  # (B, S): attention
 
 
@@ -68,7 +68,7 @@ class DecoderOutput(NamedTuple):
 
     logits: Tensor  # (B, T, V)
     hidden: Tensor  # (B, T, H): s_1 ... s_T
-    context: Tensor | None  # (B, T, C) with attention; (B, C) without
+    context: Tensor  # (B, T, C) with attention; (B, C) without
     weights: Tensor | None  # (B, T, S)
     state: DecoderState
 
@@ -222,11 +222,6 @@ class Decoder(nn.Module):
             weight = weight @ self.projection.weight
         return weight, self.output_bias
 
-    def pick(self, features: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-        """The k most probable tokens: log-probabilities (B, k) and ids (B, k), best first."""
-        weight, bias = self.output_parameters()
-        return ops.vocab_pick(features, weight, bias, k=k)
-
     # -- one step ----------------------------------------------------------------------------------
 
     def prepare(
@@ -244,15 +239,21 @@ class Decoder(nn.Module):
         if self.attention is not None:
             memory = self.attention.prepare(encoded.outputs, encoded.lengths, invariant=invariant)
             return DecoderMemory(memory, None), state
-        if self.context == "initial_state" and self.bridge.kind == "zero":
-            return DecoderMemory(None, None), state
         if self.summary == "mean":
             return DecoderMemory(None, mean_output(encoded, invariant=invariant)), state
         return DecoderMemory(None, last_output(encoded, self._encoder_directions)), state
 
     def step(self, tokens: Tensor, state: DecoderState, memory: DecoderMemory) -> DecoderStep:
-        """One step from tokens y_{t-1} (B,). Without gradients the fused step kernels run."""
-        return self._step(self._embed(tokens), state, memory)
+        """One step from tokens y_{t-1} (B,). Without gradients the fused step kernels run.
+
+        Raises IndexError: an id out of range (on the CPU; elsewhere it is not looked at).
+        """
+        try:
+            x = self._embed(tokens)
+        except IndexError:  # only now: a look at every step would cost decoding time
+            check_tokens("Decoder.step", "tokens", tokens, 1, self.embedding)
+            raise
+        return self._step(x, state, memory)
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout) if self.training and self.dropout > 0 else x
@@ -276,11 +277,10 @@ class Decoder(nn.Module):
         state = DecoderState(hs, cs, features if self.input_feeding else None)
         return DecoderStep(features, state, hidden, context, weights)
 
-    def _read(
-        self, hidden: Tensor, memory: DecoderMemory
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _read(self, hidden: Tensor, memory: DecoderMemory) -> tuple[Tensor, Tensor, Tensor | None]:
         """features, context, weights for s_t (B, H), or for all s_1 ... s_T (B, T, H)."""
         if self.attention is None:
+            assert memory.context is not None
             return hidden, memory.context, None
         assert memory.attention is not None
         context, weights = self.attention(hidden, memory.attention)
@@ -354,9 +354,9 @@ class Decoder(nn.Module):
             state = steps[-1].state
         features = torch.stack([step.features for step in steps], dim=1)
         hidden = torch.stack([step.hidden for step in steps], dim=1)
-        context, weights = memory.context, None
+        context, weights = steps[-1].context, None
         if self.attention is not None:
-            context = torch.stack([step.context for step in steps if step.context is not None], 1)
+            context = torch.stack([step.context for step in steps], 1)
             weights = torch.stack([step.weights for step in steps if step.weights is not None], 1)
         return DecoderOutput(self.logits(features), hidden, context, weights, state)
 

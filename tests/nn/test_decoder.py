@@ -231,13 +231,12 @@ def test_tied_embeddings(embedding_size):
     assert out.logits.std() < 2
 
 
-def test_pick_gives_the_most_probable_tokens():
-    _, decoder = make()
-    features = torch.randn(4, 6)
-    want = torch.log_softmax(decoder.logits(features), -1).topk(3)
-    log_probs, tokens = decoder.pick(features, 3)
-    torch.testing.assert_close(log_probs, want.values.detach())
-    assert torch.equal(tokens, want.indices)
+@pytest.mark.parametrize("bad", [-1, 13])
+def test_step_names_a_token_out_of_range(bad):
+    encoder, decoder = make()
+    memory, state = decoder.prepare(encoder(torch.randint(11, (2, 4))))
+    with pytest.raises(IndexError, match=rf"Decoder.step: tokens must hold ids in .* got {bad}"):
+        decoder.step(torch.tensor([1, bad]), state, memory)
 
 
 # -- configuration ---------------------------------------------------------------------------------
