@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from seq2seq_ext.cli.console import CommandError, log
+from seq2seq_ext.cli.options import MAX_SEED, MAX_SIZE, MAX_THREADS, known_failure
 from seq2seq_ext.data.corpus import DataError
 from seq2seq_ext.training.translator import ModelError
 
@@ -25,7 +26,8 @@ app = typer.Typer(
 
 
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads; by default torch's own choice.")
+    int | None,
+    typer.Option(min=1, max=MAX_THREADS, help="CPU threads; by default torch's own choice."),
 ]
 ModelDir = Annotated[Path, typer.Argument(help="Model directory that `train` or `demo` wrote.")]
 
@@ -35,8 +37,10 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")] = Path("demo"),
     epochs: Annotated[int, typer.Option(min=1)] = 5,
     size: Annotated[int, typer.Option(min=100, help="Pairs in the phrasebook.")] = 40_000,
-    hidden: Annotated[int, typer.Option(min=2, help="Hidden size; embeddings are as wide.")] = 128,
-    seed: Annotated[int, typer.Option()] = 0,
+    hidden: Annotated[
+        int, typer.Option(min=2, max=MAX_SIZE, help="Hidden size; embeddings are as wide.")
+    ] = 128,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED)] = 0,
     threads: Threads = None,
 ) -> None:
     """Train on the phrasebook, evaluate, translate, draw, and time against torch.nn."""
@@ -168,6 +172,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (CommandError, DataError, ModelError, ArithmeticError) as error:
         return _fail(error)
+    except UnicodeEncodeError as error:  # of the terminal: input is checked where it is read
+        return _fail(
+            CommandError(f"the output cannot be written as {error.encoding}: set PYTHONUTF8=1")
+        )
+    except OSError as error:  # a full disk, a file that was taken away meanwhile
+        return _fail(CommandError(f"{error.filename or 'input or output'}: {error.strerror}"))
+    except (MemoryError, RuntimeError) as error:
+        known = known_failure(error)
+        if known is None:
+            raise
+        return _fail(known)
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's own: unknown option, missing argument, ...
             return _fail(error)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import signal
 import sys
 import time
@@ -22,9 +24,10 @@ from seq2seq_ext.training.metrics import Scores
 from seq2seq_ext.training.trainer import Progress as TrainingProgress
 from seq2seq_ext.training.trainer import Reporter
 
-# Results go to stdout, everything about the work under way to stderr.
-console = Console(highlight=False)
-log = Console(stderr=True, highlight=False, soft_wrap=True)
+# Results go to stdout, everything about the work under way to stderr. Paths and words may hold
+# brackets: no markup.
+console = Console(highlight=False, markup=False)
+log = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 if not console.is_terminal:
     console.width = 160  # a pipe or file has no width of its own: do not fold tables at 80
 
@@ -36,6 +39,17 @@ class CommandError(Exception):
 def set_threads(threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def command_prefix() -> str:
+    """What starts this program from the shell that started it, whose PATH may lack it."""
+    python = Path(sys.executable)
+    found = shutil.which("seq2seq-ext")
+    if found is not None and Path(found).parent == python.parent:
+        return "seq2seq-ext"
+    if python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    return f"{shlex.quote(str(python))} -m seq2seq_ext"
 
 
 def new_directory(path: Path, marker: str, overwrite: bool) -> None:

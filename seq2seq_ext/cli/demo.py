@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from seq2seq_ext.cli.console import (
     CommandError,
     Interrupt,
     TrainingBar,
+    command_prefix,
     console,
     new_directory,
     print_scores,
     set_threads,
 )
 from seq2seq_ext.cli.evaluate import evaluate_pairs
+from seq2seq_ext.cli.options import build_model
 from seq2seq_ext.cli.trace import make_trace, plot_trace
 from seq2seq_ext.data import phrasebook
 from seq2seq_ext.data.batching import collate, encode_pairs
@@ -53,7 +56,7 @@ def _train(
     source = Tokenizer.train("word", (s for s, _ in train), attach_punctuation=True)
     target = Tokenizer.train("word", (t for _, t in train))
     torch.manual_seed(settings.seed)
-    translator = Translator.build(config, source, target, max_new_tokens=MAX_NEW_TOKENS)
+    translator = build_model(config, source, target, MAX_NEW_TOKENS)
     interrupt = Interrupt()
     bar = TrainingBar(settings.epochs, settings.max_minutes, interrupt)
     trainer = Trainer(
@@ -124,7 +127,7 @@ def run(
     known = {source for source, _ in train}
     for sentence, found in zip(SENTENCES, translator.translate(SENTENCES), strict=True):
         seen = "" if sentence in known else "   (not in the training part)"
-        console.print(f"  {sentence}  ->  {found}{seen}", markup=False)
+        console.print(f"  {sentence}  ->  {found}{seen}")
     console.print()
     picture = output / "attention.png"
     plot_trace(make_trace(translator, MISSION), picture)
@@ -134,7 +137,7 @@ def run(
         collate(examples[at : at + _TIMED_BATCH]) for at in range(0, len(examples), _TIMED_BATCH)
     ]
     _print_comparison(compare(translator.model, batches))
-    console.print(
-        f"Picture of the attention: {picture}\nModel: {model_directory}; try", markup=False
-    )
-    console.print(f'  seq2seq-ext trace {model_directory} "{MISSION}"', markup=False)
+    console.print(f"Picture of the attention: {picture}\nModel: {model_directory}; try")
+    for command in ("translate", "trace"):  # soft_wrap: a line that is folded cannot be pasted
+        line = f'  {command_prefix()} {command} {shlex.quote(str(model_directory))} "{MISSION}"'
+        console.print(line, soft_wrap=True)

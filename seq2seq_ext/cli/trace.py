@@ -15,7 +15,6 @@ from rich.table import Table
 from torch import Tensor
 
 from seq2seq_ext.cli.console import CommandError, console, set_threads
-from seq2seq_ext.generation import GenerateOutput
 from seq2seq_ext.training.translator import Translator
 
 TOP = 3
@@ -44,25 +43,18 @@ def make_trace(translator: Translator, sentence: str) -> Trace:
     model = translator.model.eval()
     with torch.inference_mode():
         encoded = model.encoder(src, lengths, return_embedded=True)
-    attends = model.decoder.attention is not None
-    found = model.generate(
-        src,
-        lengths,
-        return_dict_in_generate=True,
+    [(_, found)] = translator.generate(
+        [sentence],
         output_scores=True,
         output_hidden_states=True,
-        output_attentions=attends,
+        output_attentions=model.decoder.attention is not None,
     )
-    assert isinstance(found, GenerateOutput)
     assert encoded.embedded is not None
     assert found.scores is not None
     assert found.hidden_states is not None
+    assert found.contexts is not None
     top = found.scores[0].topk(min(TOP, found.scores.size(-1)), dim=-1)
     ids = found.sequences[0].tolist()
-    contexts = found.contexts
-    if contexts is None:
-        # The bridge "zero" has no context vector of its own; h_T is what the decoder is given.
-        contexts = encoded.outputs[:, -1]
     return Trace(
         sentence=sentence,
         translation=translator.target.decode(ids),
@@ -70,7 +62,7 @@ def make_trace(translator: Translator, sentence: str) -> Trace:
         target=translator.target.display(ids),
         x=encoded.embedded[0],
         h=encoded.outputs[0],
-        c=contexts.reshape(-1, contexts.size(-1)),
+        c=found.contexts.flatten(0, -2),
         s=found.hidden_states[0],
         probabilities=top.values.exp(),
         candidates=[translator.target.display(row) for row in top.indices.tolist()],
@@ -99,7 +91,7 @@ def print_trace(trace: Trace, values: int) -> None:
     console.print(encoder, "")
     one = len(trace.c) == 1 and trace.attention is None
     if one:
-        console.print(f"Context: c = {_vector(trace.c[0], values)}\n", markup=False)
+        console.print(f"Context: c = {_vector(trace.c[0], values)}\n")
     decoder = _table(
         "Decoder: s_t' = g(s_{t'-1}, y_{t'-1}, c), y_0 = <sos>",
         "t'",
@@ -123,7 +115,7 @@ def print_trace(trace: Trace, values: int) -> None:
         for token, row in zip(trace.target, trace.attention.tolist(), strict=True):
             weights.add_row(token, *(f"{weight:.3f}" for weight in row))
         console.print(weights, "")
-    console.print(f"{trace.sentence} -> {trace.translation}", markup=False)
+    console.print(f"{trace.sentence} -> {trace.translation}")
 
 
 def plot_trace(trace: Trace, path: Path) -> None:
@@ -173,7 +165,8 @@ def run(model: Path, sentence: str, *, plot: Path | None, values: int, threads: 
     if not sentence.strip():
         raise CommandError("the sentence is empty")
     trace = make_trace(Translator.load(model), sentence)
+    if plot is not None:
+        plot_trace(trace, plot)  # first: a path that cannot be written leaves stdout empty
     print_trace(trace, values)
     if plot is not None:
-        plot_trace(trace, plot)
-        console.print(f"plot: {plot}", markup=False)
+        console.print(f"plot: {plot}")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,12 +16,14 @@ from seq2seq_ext.cli.console import (
     CommandError,
     Interrupt,
     TrainingBar,
+    command_prefix,
     log,
     new_directory,
     print_scores,
     set_threads,
 )
 from seq2seq_ext.cli.evaluate import evaluate_pairs, load_pairs
+from seq2seq_ext.cli.options import MAX_SEED, MAX_SIZE, MAX_THREADS, build_model, in_options
 from seq2seq_ext.data.batching import encode_pairs
 from seq2seq_ext.data.corpus import Pair, filter_by_words, hold_out
 from seq2seq_ext.data.tokenizer import Tokenizer
@@ -28,7 +31,7 @@ from seq2seq_ext.training.checkpoint import load_checkpoint
 from seq2seq_ext.training.config import ModelConfig, TrainConfig
 from seq2seq_ext.training.files import write_text
 from seq2seq_ext.training.trainer import Trainer
-from seq2seq_ext.training.translator import CONFIG, Translator
+from seq2seq_ext.training.translator import CONFIG, ModelError, Translator
 
 HELD_OUT = "held_out.tsv"
 
@@ -74,13 +77,15 @@ def train(
     tokenizer: Annotated[Kind, _option("Both sides.")] = "word",
     source_tokenizer: Annotated[Kind | None, _option("Source, if another.")] = None,
     target_tokenizer: Annotated[Kind | None, _option("Target, if another.")] = None,
-    vocab_size: Annotated[int, _option("Largest vocabulary of each side.", min=5)] = 16_000,
-    min_frequency: Annotated[int, _option("Rarer tokens are unknown.", min=1)] = 1,
+    vocab_size: Annotated[
+        int, _option("Largest vocabulary of each side.", min=5, max=MAX_SIZE)
+    ] = 16_000,
+    min_frequency: Annotated[int, _option("Rarer tokens are unknown.", min=1, max=MAX_SIZE)] = 1,
     lowercase: Annotated[bool, _option("Lower-case both sides.", "--lowercase")] = False,
     cell: Annotated[Cell, _option("Recurrent cell.")] = "gru",
-    layers: Annotated[int, _option("Layers of encoder and decoder.", min=1)] = 1,
-    hidden: Annotated[int, _option("Hidden size of the decoder.", min=1)] = 256,
-    embedding: Annotated[int, _option("Embedding size.", min=1)] = 256,
+    layers: Annotated[int, _option("Layers of encoder and decoder.", min=1, max=1000)] = 1,
+    hidden: Annotated[int, _option("Hidden size of the decoder.", min=1, max=MAX_SIZE)] = 256,
+    embedding: Annotated[int, _option("Embedding size.", min=1, max=MAX_SIZE)] = 256,
     bidirectional: Annotated[bool, _option("Encoder reads both ways.")] = True,
     context: Annotated[Context, _option("Where c enters the decoder.")] = "attention",
     attention: Annotated[Score | None, _option("Attention score; by default general.")] = None,
@@ -101,9 +106,11 @@ def train(
     patience: Annotated[
         int, _option("Stop after so many epochs without progress; 0: never.", min=0)
     ] = 0,
-    seed: Annotated[int, _option("Of weights, order, dropout and splits.")] = 0,
+    seed: Annotated[
+        int, _option("Of weights, order, dropout and splits.", min=0, max=MAX_SEED)
+    ] = 0,
     dtype: Annotated[DType, _option("bfloat16: mixed, weights stay float32.")] = "float32",
-    threads: Annotated[int | None, _option("CPU threads.", min=1)] = None,
+    threads: Annotated[int | None, _option("CPU threads.", min=1, max=MAX_THREADS)] = None,
 ) -> None:
     """Train a model on pairs of sentences."""
     options = dict(locals())
@@ -167,7 +174,7 @@ def _train_config(options: dict[str, Any]) -> TrainConfig:
     try:
         return TrainConfig(**values)
     except ValueError as error:
-        raise CommandError(str(error)) from None
+        raise CommandError(in_options(str(error))) from None
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
@@ -182,12 +189,8 @@ def _start(output: Path, options: dict[str, Any]) -> None:
     examples = encode_pairs(source, target, pairs)
     longest = max(len(ids) for _, ids in examples)
     torch.manual_seed(options["seed"])
-    try:
-        translator = Translator.build(
-            _model_config(options), source, target, max_new_tokens=longest + longest // 4 + 4
-        )
-    except (ValueError, TypeError) as error:
-        raise CommandError(str(error)) from None
+    limit = longest + longest // 4 + 4
+    translator = build_model(_model_config(options), source, target, limit)
     held_out_path = output / HELD_OUT
     if held_out:
         write_text(held_out_path, "".join(f"{s}\t{t}\n" for s, t in held_out))
@@ -221,6 +224,10 @@ def _resume(directory: Path, options: dict[str, Any]) -> None:
     translator = Translator.load(directory)
     state = load_checkpoint(directory)
     stored = dict(state["extra"])
+    if not set(defaults) <= set(stored):
+        raise ModelError(
+            f"{directory}: not a run of `train` of this version, so it cannot be resumed"
+        )
     stored |= {name: changed[name] for name in _RESUMABLE if name in changed}
     # "linear" is a share of all epochs: another number of epochs would change the past.
     if stored["schedule"] == "linear" and "epochs" in changed:
@@ -246,7 +253,8 @@ def _run(trainer: Trainer, output: Path, held_out: list[Pair]) -> None:
     with interrupt.watching(), bar.drawing():
         reason = trainer.run()
     if reason == "interrupted":
-        log.print(f"stopped; go on with: seq2seq-ext train --resume {output}")
+        command = f"{command_prefix()} train --resume {shlex.quote(str(output))}"
+        log.print(f"stopped; go on with: {command}")
         raise KeyboardInterrupt
     trainer.load_best()
     why = {"epochs": "all epochs done", "time": "time is up", "patience": "no more progress"}

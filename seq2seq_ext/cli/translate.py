@@ -23,9 +23,12 @@ def _read(sentences: list[str], name: str) -> list[str]:
 def _interactive(translator: Translator) -> None:
     """Line by line, for a person at a terminal."""
     log.print("one sentence a line, Ctrl-D ends")
-    for line in sys.stdin:
-        if line.strip():
-            print(translator.translate([line])[0], flush=True)
+    try:
+        for line in sys.stdin:
+            if line.strip():
+                print(translator.translate([line])[0], flush=True)
+    except UnicodeDecodeError as error:
+        raise CommandError(f"stdin: not {error.encoding}") from None
 
 
 def run(

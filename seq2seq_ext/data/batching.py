@@ -47,8 +47,13 @@ def encode_texts(
     """Token ids of each text: x_1 ... x_T, with no special tokens.
 
     Raises:
-        DataError: a text has no tokens.
+        DataError: a text has no tokens, or holds surrogates (bytes that were not UTF-8).
     """
+    for number, text in enumerate(texts, 1):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{name}:{number}: not UTF-8: {text!r}") from None
     encoded = tokenizer.encode_batch(texts)
     for number, ids in enumerate(encoded, 1):
         if not ids:

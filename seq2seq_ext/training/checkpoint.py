@@ -17,6 +17,15 @@ from seq2seq_ext.training.files import replacing
 from seq2seq_ext.training.translator import ModelError
 
 CHECKPOINT = "checkpoint.pt"
+_PARTS = {
+    "model": dict,
+    "optimizer": dict,
+    "rng": torch.Tensor,
+    "progress": dict,
+    "config": dict,
+    "data": str,
+    "extra": dict,
+}
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
@@ -28,8 +37,10 @@ def fingerprint(examples: Sequence[Example]) -> str:
 
 
 def save_checkpoint(directory: Path, state: dict[str, Any]) -> None:
-    with replacing(directory / CHECKPOINT) as temporary:
-        torch.save(state, temporary)
+    """Raises OSError where the file cannot be written; the one of before then stays."""
+    # A file of Python's, not a name: torch would hide the system's reason.
+    with replacing(directory / CHECKPOINT) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(directory: Path) -> dict[str, Any]:
@@ -45,6 +56,9 @@ def load_checkpoint(directory: Path) -> dict[str, Any]:
         state = torch.load(path, weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile):
         raise ModelError(f"{path}: broken checkpoint") from None
-    if not isinstance(state, dict) or not {"model", "optimizer", "progress"} <= set(state):
+    if not isinstance(state, dict):
         raise ModelError(f"{path}: not a checkpoint of this program")
+    for name, kind in _PARTS.items():
+        if not isinstance(state.get(name), kind):
+            raise ModelError(f"{path}: not a checkpoint of this program, {name!r} is missing")
     return state

@@ -74,11 +74,6 @@ def exact_match(hypotheses: Sequence[str], references: References) -> float:
     return hits / len(hypotheses)
 
 
-def word_error_rate(hypotheses: Sequence[str], references: References) -> float:
-    """Share of hypotheses that equal none of their references."""
-    return 1.0 - exact_match(hypotheses, references)
-
-
 def token_accuracy(hypotheses: Sequence[str], references: References) -> float:
     """Tokens (by spaces) right at their position, over the longer side's tokens.
 

@@ -256,9 +256,9 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.progress = Progress(**state["progress"])
+            torch.set_rng_state(state["rng"])
         except (RuntimeError, ValueError, TypeError, KeyError):
             raise ModelError(f"{self.directory}: the checkpoint does not fit the model") from None
-        torch.set_rng_state(state["rng"])
 
     def load_best(self) -> None:
         """Takes the weights of the best epoch from `directory`."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from seq2seq_ext.data.batching import encode_texts, lengths_of, pad
-from seq2seq_ext.data.tokenizer import EOS, PAD, SOS, UNK, Tokenizer
+from seq2seq_ext.data.tokenizer import EOS, KINDS, PAD, SOS, UNK, Tokenizer
 from seq2seq_ext.generation import GenerateOutput
 from seq2seq_ext.nn import Seq2Seq
 from seq2seq_ext.training.config import ModelConfig
@@ -29,7 +29,7 @@ SOURCE_TOKENIZER, TARGET_TOKENIZER = "source_tokenizer.json", "target_tokenizer.
 
 
 class ModelError(ValueError):
-    """A model directory that cannot be read; the message names the file."""
+    """A model that cannot be read or used; the message says which file, or what is wrong."""
 
 
 class Translator:
@@ -75,7 +75,7 @@ class Translator:
         return pad(rows), lengths_of(rows)
 
     def translate(self, texts: Sequence[str], *, batch_size: int = 64) -> list[str]:
-        """The translation of each text, in order. Raises DataError where a text has no tokens."""
+        """The translation of each text, in order. Raises DataError and ModelError: `generate`."""
         results = [""] * len(texts)
         for indices, output in self.generate(texts, batch_size=batch_size):
             for index, row in zip(indices, output.sequences.tolist(), strict=True):
@@ -85,16 +85,24 @@ class Translator:
     def generate(
         self, texts: Sequence[str], *, batch_size: int = 64, **options: Any
     ) -> list[tuple[list[int], GenerateOutput]]:
-        """Decoded batches of similar length, each with the indices of its texts."""
+        """Decoded batches of similar length, each with the indices of its texts.
+
+        Raises:
+            DataError: a text has no tokens, or is not Unicode.
+            ModelError: an option is out of range, or the weights hold NaN.
+        """
         rows = encode_texts(self.source, texts)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         batches = []
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
             chosen = [rows[i] for i in indices]
-            output = self.model.generate(
-                pad(chosen), lengths_of(chosen), return_dict_in_generate=True, **options
-            )
+            try:
+                output = self.model.generate(
+                    pad(chosen), lengths_of(chosen), return_dict_in_generate=True, **options
+                )
+            except ValueError as error:
+                raise ModelError(str(error)) from error
             assert isinstance(output, GenerateOutput)
             batches.append((indices, output))
         return batches
@@ -157,8 +165,13 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: not a model configuration")
     if config["format"] != FORMAT:
         raise ModelError(f"{path}: format {config['format']!r}, this version reads {FORMAT}")
-    if not {"source", "target"} <= set(config["tokenizers"]):
-        raise ModelError(f"{path}: not a model configuration")
+    kinds = config["tokenizers"]
+    for side in ("source", "target"):
+        kind = kinds.get(side) if isinstance(kinds, dict) else None
+        if kind not in KINDS:
+            raise ModelError(
+                f"{path}: tokenizers.{side} must be one of {', '.join(KINDS)}, got {kind!r}"
+            )
     return config
 
 
@@ -174,7 +187,9 @@ def _load_model(path: Path, config: dict[str, Any]) -> Seq2Seq:
     try:
         model = Seq2Seq.from_config(config, dtype=dtype)
         model.load_state_dict(weights)
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        model.generation_config.validate(model.decoder.vocab_size)
+        model.generation_config.check_greedy()
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = str(error).splitlines()[0].rstrip(":")
         raise ModelError(f"{path}: weights and configuration do not fit ({reason})") from None
     return model.eval()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from seq2seq_ext.cli.console import command_prefix
 from seq2seq_ext.cli.demo import SENTENCES
 from seq2seq_ext.training.translator import Translator
 
@@ -210,6 +211,9 @@ def test_demo(run: Run, tmp_path: Path) -> None:
         assert word in result.out
     assert (tmp_path / "demo" / "attention.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "demo" / "model" / "config.json").is_file()
+    for command in ("translate", "trace"):
+        shown = f'{command_prefix()} {command} {tmp_path / "demo" / "model"} "I love you"'
+        assert shown in result.out
     again = run("demo", "-o", tmp_path / "demo", *options)
     assert again.code == 0
 

@@ -33,10 +33,10 @@ REFERENCES = [["a b c"], ["x z w", "q y"], ["k l m", "k l m n", "o"]]
 
 def test_exact_match_and_wer_count_any_reference() -> None:
     assert metrics.exact_match(HYPOTHESES, REFERENCES) == pytest.approx(2 / 3)
-    assert metrics.word_error_rate(HYPOTHESES, REFERENCES) == pytest.approx(1 / 3)
+    assert metrics.score(HYPOTHESES, REFERENCES).wer == pytest.approx(1 / 3)
     # Only the first reference counts where it is the only one given.
     first = [right[:1] for right in REFERENCES]
-    assert metrics.word_error_rate(HYPOTHESES, first) == pytest.approx(2 / 3)
+    assert metrics.score(HYPOTHESES, first).wer == pytest.approx(2 / 3)
 
 
 def test_spaces_do_not_count() -> None:
