@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The run-time choice among the builds of each kernel. A kernel is one body, compiled once per ISA
-// into a namespace of that name; launch.cpp calls it through the table chosen here.
+// into a namespace of that name; isa.cpp calls it through the table chosen here.
 #pragma once
 
 #include <string>

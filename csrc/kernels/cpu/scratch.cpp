@@ -16,6 +16,7 @@ namespace {
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kMaxRetained = size_t{256} << 20;  // all idle blocks together
+constexpr size_t kMaxIdle = 256;                    // blocks
 
 struct Block {
   void* data;
@@ -23,6 +24,7 @@ struct Block {
 };
 
 struct Pool {
+  Pool() { idle.reserve(kMaxIdle); }
   std::mutex mutex;
   std::vector<Block> idle;
   size_t retained = 0;
@@ -74,19 +76,19 @@ Scratch::Scratch(size_t bytes) {
 
 Scratch::~Scratch() {
   Pool& p = pool();
-  std::vector<Block> surplus;
-  {
-    const std::lock_guard<std::mutex> lock(p.mutex);
-    p.idle.push_back({data_, capacity_});
-    p.retained += capacity_;
-    // Oldest blocks go first, so that the sizes in current use stay.
-    while (p.retained > kMaxRetained) {
-      surplus.push_back(p.idle.front());
-      p.retained -= p.idle.front().capacity;
-      p.idle.erase(p.idle.begin());
-    }
+  const std::lock_guard<std::mutex> lock(p.mutex);
+  // Oldest blocks go first, so that the sizes in current use stay.
+  while (!p.idle.empty() && (p.retained + capacity_ > kMaxRetained || p.idle.size() == kMaxIdle)) {
+    std::free(p.idle.front().data);
+    p.retained -= p.idle.front().capacity;
+    p.idle.erase(p.idle.begin());
   }
-  for (const Block& block : surplus) std::free(block.data);
+  if (capacity_ > kMaxRetained) {
+    std::free(data_);
+    return;
+  }
+  p.idle.push_back({data_, capacity_});  // never reallocates: see Pool
+  p.retained += capacity_;
 }
 
 }  // namespace seq2seq_ext::kernels::cpu

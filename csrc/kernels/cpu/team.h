@@ -61,7 +61,8 @@ struct Member {
 };
 
 // Runs body(Member) on up to `threads` threads at once. Fewer run if the host grants fewer (a
-// nested call gets one): Member::size says how many there are.
+// nested call gets one): Member::size says how many there are. The host must run its chunks all at
+// the same time, as OpenMP and default_runtime() do, for the members wait for each other.
 template <class Body>
 void run_team(const Runtime& runtime, int threads, const Body& body) {
   Barrier barrier;

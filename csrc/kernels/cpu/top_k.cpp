@@ -36,15 +36,14 @@ void TopK<T>::offer(int64_t row, T value, int64_t index) {
 }
 
 template <class T>
-void TopK<T>::merge(TopK* const* streams, int64_t num_streams, int64_t row, T* values,
-                    int64_t* indices) {
+void TopK<T>::merge(TopK* const* streams, int64_t num_streams, int64_t row, Candidate<T>* all,
+                    T* values, int64_t* indices) {
   const int64_t K = streams[0]->K_;
-  ScratchArray<Candidate<T>> all(num_streams * K);
-  Candidate<T>* end = all.data();
+  Candidate<T>* end = all;
   for (int64_t i = 0; i < num_streams; ++i) {
     end = std::copy_n(streams[i]->kept_.data() + row * K, streams[i]->size_[row], end);
   }
-  std::partial_sort(all.data(), all.data() + K, end, Better());
+  std::partial_sort(all, all + K, end, Better());
   for (int64_t k = 0; k < K; ++k) {
     values[k] = all[k].value;
     indices[k] = all[k].index;

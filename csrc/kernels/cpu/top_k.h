@@ -26,9 +26,9 @@ class TopK {
   void offer(int64_t row, T value, int64_t index);
 
   // The best K of row `row` over several streams of it, in order; together they have seen K at
-  // least.
-  static void merge(TopK* const* streams, int64_t num_streams, int64_t row, T* values,
-                    int64_t* indices);
+  // least. `work` has room for num_streams * K candidates.
+  static void merge(TopK* const* streams, int64_t num_streams, int64_t row, Candidate<T>* work,
+                    T* values, int64_t* indices);
 
  private:
   int64_t K_;

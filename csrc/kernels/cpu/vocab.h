@@ -40,7 +40,8 @@ class VocabPick {
         stride_(padded_length<P>(p.H)),
         hidden_(rows * stride_),
         maxima_(rows * parts_),
-        sums_(rows * parts_) {
+        sums_(rows * parts_),
+        candidates_(int64_t{threads} * threads * p.K) {
     pack_activations<P>(static_cast<const S*>(p.hidden) + first * p.H, rows, p.H, hidden_.data());
     for (int64_t b = 0; b < rows; ++b) {
       for (int64_t j = blocks_; j < parts_; ++j) {
@@ -65,7 +66,7 @@ class VocabPick {
       for (int64_t j = begin; j < std::min(blocks_, begin + share); ++j) pick_block(j, best);
     }
     member.barrier->wait();
-    for (int64_t b = member.begin(rows_); b < member.end(rows_); ++b) finish_row(b, member.size);
+    for (int64_t b = member.begin(rows_); b < member.end(rows_); ++b) finish_row(b, member);
   }
 
  private:
@@ -111,7 +112,7 @@ class VocabPick {
     }
   }
 
-  void finish_row(int64_t b, int streams) {
+  void finish_row(int64_t b, const Member& member) {
     T* log_probs = static_cast<T*>(p_.log_probs) + (first_ + b) * p_.K;
     int64_t* indices = p_.indices + (first_ + b) * p_.K;
     const SoftmaxPart<T> all =
@@ -123,7 +124,8 @@ class VocabPick {
       }
       return;
     }
-    TopK<T>::merge(best_.data(), streams, b, log_probs, indices);
+    Candidate<T>* const work = candidates_.data() + int64_t{member.index} * member.size * p_.K;
+    TopK<T>::merge(best_.data(), member.size, b, work, log_probs, indices);
     const double log_sum = std::log(static_cast<double>(all.sum));
     for (int64_t k = 0; k < p_.K; ++k) {
       log_probs[k] = static_cast<T>((static_cast<double>(log_probs[k]) - all.max) - log_sum);
@@ -134,6 +136,7 @@ class VocabPick {
   const int64_t first_, rows_, blocks_, parts_, stride_;
   ScratchArray<typename P::Activation> hidden_;  // (rows, stride)
   ScratchArray<T> maxima_, sums_;                // (rows, parts): softmax_part of each block
+  ScratchArray<Candidate<T>> candidates_;        // (threads, threads, K): for merging
   std::vector<std::unique_ptr<TopK<T>>> owned_;
   std::vector<TopK<T>*> best_;  // one a thread
   std::atomic<int64_t> next_block_{0};
