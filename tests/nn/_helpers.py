@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -19,6 +20,19 @@ OURS = dict(LAYERS + CELLS)
 
 def class_name(value: Any) -> str | None:
     return value.__name__ if isinstance(value, type) else None
+
+
+LAYER_PAIRS = pytest.mark.parametrize(("theirs", "ours"), LAYERS, ids=class_name)
+CELL_PAIRS = pytest.mark.parametrize(("theirs", "ours"), CELLS, ids=class_name)
+ALL_PAIRS = pytest.mark.parametrize(("theirs", "ours"), LAYERS + CELLS, ids=class_name)
+
+VARIANTS = [
+    {},
+    {"num_layers": 3},
+    {"bias": False, "num_layers": 2},
+    {"bidirectional": True, "num_layers": 2},
+    {"batch_first": True, "bidirectional": True},
+]
 
 
 def tensors(value: Any) -> list[Tensor]:

@@ -10,9 +10,7 @@ from torch.autograd import forward_ad
 
 from seq2seq_ext import nn as snn
 from seq2seq_ext import ops
-from tests.nn._helpers import CELLS, LAYERS, class_name, tensors, twins
-
-PAIRS = pytest.mark.parametrize(("theirs", "ours"), LAYERS + CELLS, ids=class_name)
+from tests.nn._helpers import ALL_PAIRS, tensors, twins
 
 
 def pair(theirs):
@@ -23,7 +21,7 @@ def pair(theirs):
     return [lambda x, m=m: tensors(m(x))[0] for m in (a.double(), b.double())], x.double()
 
 
-@PAIRS
+@ALL_PAIRS
 @pytest.mark.parametrize("frozen", [False, True])
 def test_jvp(theirs, ours, frozen):
     functions, x = pair(theirs)
@@ -34,7 +32,7 @@ def test_jvp(theirs, ours, frozen):
     torch.testing.assert_close(got, want)
 
 
-@PAIRS
+@ALL_PAIRS
 @pytest.mark.parametrize("frozen", [False, True])
 def test_forward_mode(theirs, ours, frozen):
     functions, x = pair(theirs)
@@ -45,7 +43,7 @@ def test_forward_mode(theirs, ours, frozen):
         torch.testing.assert_close(got, want)
 
 
-@PAIRS
+@ALL_PAIRS
 def test_grad_and_its_composition_with_vmap(theirs, ours):
     functions, x = pair(theirs)
     want, got = (torch.func.grad(lambda x, f=f: f(x).square().sum())(x) for f in functions)
@@ -55,7 +53,7 @@ def test_grad_and_its_composition_with_vmap(theirs, ours):
     torch.testing.assert_close(per_sample[0], want)
 
 
-@PAIRS
+@ALL_PAIRS
 def test_vmap(theirs, ours):
     """torch.nn's fused layers have no vmap of their own: ours against a loop."""
     functions, x = pair(theirs)
