@@ -14,7 +14,11 @@ Dtypes: float32, float64, bfloat16, and float16 (which the CPU computes in float
     so is the cell state from step to step. Under ``torch.autocast`` the tensors are cast to the
     autocast dtype; the cell state stays as given.
 
-Bad input raises ValueError, which names the argument, what was expected and what came.
+Inside a torch.func transform (``grad``, ``jvp``, ``vmap``, ...) and under forward-mode AD the
+reference runs: the kernels know plain backward only.
+
+Bad input raises ValueError, or TypeError for what is no tensor at all; the message names the
+argument, what was expected and what came.
 """
 
 from __future__ import annotations
@@ -25,17 +29,19 @@ import torch
 from torch import Tensor
 
 from . import _checks, reference
-from ._routing import HAVE_CPU as _HAVE_CPU
-from ._routing import cast as _cast
-from ._routing import cast_dtypes as _cast_dtypes
+from ._routing import (
+    HAVE_CPU,
+    cast,
+    cast_dtypes,
+    is_strict,
+    must_cast,
+    needs_grad,
+    run_cast,
+    without_autocast,
+)
 from ._routing import has_kernel as _has_kernel
-from ._routing import is_strict as _is_strict
-from ._routing import must_cast as _must_cast
-from ._routing import needs_grad as _needs_grad
-from ._routing import run_cast as _run_cast
-from ._routing import without_autocast as _without_autocast
 
-if _HAVE_CPU:
+if HAVE_CPU:
     from . import _registration as kernels
 
 __all__ = [
@@ -90,12 +96,12 @@ def lstm_sequence(
         ValueError: an argument's shape, dtype, device or value does not fit.
     """
     try:
-        if _must_cast(x):
-            if _is_strict(x):
+        if must_cast(x):
+            if is_strict(x):
                 _checks.sequence("lstm", x, h0, c0, weights, lengths, reverse)
-            return _run_cast(lstm_sequence, x, h0, c0, weights, lengths=lengths, reverse=reverse)
+            return run_cast(lstm_sequence, x, h0, c0, weights, lengths=lengths, reverse=reverse)
         if _has_kernel(x):
-            save = _needs_grad(x, h0, weights, c0)
+            save = needs_grad(x, h0, weights, c0)
             return kernels.lstm_sequence(x, h0, c0, weights, lengths, reverse, save)[:3]
         _checks.sequence("lstm", x, h0, c0, weights, lengths, reverse)
         _checks.lengths_values(lengths, x.shape[0])
@@ -126,12 +132,12 @@ def gru_sequence(
         ValueError: an argument's shape, dtype, device or value does not fit.
     """
     try:
-        if _must_cast(x):
-            if _is_strict(x):
+        if must_cast(x):
+            if is_strict(x):
                 _checks.sequence("gru", x, h0, None, weights, lengths, reverse)
-            return _run_cast(gru_sequence, x, h0, weights, lengths=lengths, reverse=reverse)
+            return run_cast(gru_sequence, x, h0, weights, lengths=lengths, reverse=reverse)
         if _has_kernel(x):
-            save = _needs_grad(x, h0, weights)
+            save = needs_grad(x, h0, weights)
             return kernels.gru_sequence(x, h0, weights, lengths, reverse, save)[:2]
         _checks.sequence("gru", x, h0, None, weights, lengths, reverse)
         _checks.lengths_values(lengths, x.shape[0])
@@ -164,20 +170,13 @@ def rnn_sequence(
     """
     relu = _checks.is_relu(nonlinearity)
     try:
-        if _must_cast(x):
-            if _is_strict(x):
+        if must_cast(x):
+            if is_strict(x):
                 _checks.sequence("rnn", x, h0, None, weights, lengths, reverse)
-            return _run_cast(
-                rnn_sequence,
-                x,
-                h0,
-                weights,
-                nonlinearity=nonlinearity,
-                lengths=lengths,
-                reverse=reverse,
-            )
+            options = {"nonlinearity": nonlinearity, "lengths": lengths, "reverse": reverse}
+            return run_cast(rnn_sequence, x, h0, weights, **options)
         if _has_kernel(x):
-            save = _needs_grad(x, h0, weights)
+            save = needs_grad(x, h0, weights)
             return kernels.rnn_sequence(x, h0, weights, lengths, relu, reverse, save)[:2]
         _checks.sequence("rnn", x, h0, None, weights, lengths, reverse)
         _checks.lengths_values(lengths, x.shape[0])
@@ -209,11 +208,11 @@ def lstm_step(x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor]) -> tup
         ValueError: an argument's shape, dtype or device does not fit.
     """
     try:
-        if _must_cast(x):
-            if _is_strict(x):
+        if must_cast(x):
+            if is_strict(x):
                 _checks.step("lstm", x, h, c, weights)
-            return _run_cast(lstm_step, x, h, c, weights)
-        if _needs_grad(x, h, weights, c):
+            return run_cast(lstm_step, x, h, c, weights)
+        if needs_grad(x, h, weights, c):
             _checks.step("lstm", x, h, c, weights)
             _, h_n, c_n = lstm_sequence(x[None], h[None], c[None], weights)
             return h_n[0], c_n[0]
@@ -236,11 +235,11 @@ def gru_step(x: Tensor, h: Tensor, weights: Sequence[Tensor]) -> Tensor:
         ValueError: an argument's shape, dtype or device does not fit.
     """
     try:
-        if _must_cast(x):
-            if _is_strict(x):
+        if must_cast(x):
+            if is_strict(x):
                 _checks.step("gru", x, h, None, weights)
-            return _run_cast(gru_step, x, h, weights)
-        if _needs_grad(x, h, weights):
+            return run_cast(gru_step, x, h, weights)
+        if needs_grad(x, h, weights):
             _checks.step("gru", x, h, None, weights)
             return gru_sequence(x[None], h[None], weights)[1][0]
         if _has_kernel(x):
@@ -265,11 +264,11 @@ def rnn_step(
     """
     relu = _checks.is_relu(nonlinearity)
     try:
-        if _must_cast(x):
-            if _is_strict(x):
+        if must_cast(x):
+            if is_strict(x):
                 _checks.step("rnn", x, h, None, weights)
-            return _run_cast(rnn_step, x, h, weights, nonlinearity=nonlinearity)
-        if _needs_grad(x, h, weights):
+            return run_cast(rnn_step, x, h, weights, nonlinearity=nonlinearity)
+        if needs_grad(x, h, weights):
             _checks.step("rnn", x, h, None, weights)
             return rnn_sequence(x[None], h[None], weights, nonlinearity=nonlinearity)[1][0]
         if _has_kernel(x):
@@ -325,19 +324,14 @@ def attention_step(
     """
     additive = _checks.is_additive(score)
     try:
-        if _must_cast(query):
-            if _is_strict(query):
+        if must_cast(query):
+            if is_strict(query):
                 _checks.attention(query, keys, values, lengths, additive, w_query, v)
-            options = {
-                "lengths": lengths,
-                "score": score,
-                "scale": scale,
-                "w_query": w_query,
-                "v": v,
-            }
-            return _run_cast(attention_step, query, keys, values, **options)
+            weights = {"w_query": w_query, "v": v}
+            options = {"lengths": lengths, "score": score, "scale": scale}
+            return run_cast(attention_step, query, keys, values, **options, **weights)
         parameters = [t for t in (w_query, v) if t is not None]
-        if not _needs_grad(query, keys, parameters, values) and _has_kernel(query):
+        if not needs_grad(query, keys, parameters, values) and _has_kernel(query):
             return kernels.attention_step(query, keys, values, lengths, additive, scale, w_query, v)
         _checks.attention(query, keys, values, lengths, additive, w_query, v)
         _checks.lengths_values(lengths, keys.shape[1])
@@ -345,15 +339,8 @@ def attention_step(
             query, keys, values, lengths=lengths, score=score, scale=scale, w_query=w_query, v=v
         )
     except _checks.TYPE_ERRORS:
-        _checks.types(
-            query=query,
-            keys=keys,
-            values=values,
-            lengths=lengths,
-            scale=scale,
-            w_query=w_query,
-            v=v,
-        )
+        _checks.types(query=query, keys=keys, values=values, lengths=lengths)
+        _checks.types(scale=scale, w_query=w_query, v=v)
         raise
 
 
@@ -381,14 +368,12 @@ def vocab_pick(
         ValueError: an argument's shape, dtype, device or value does not fit.
     """
     try:
-        if _must_cast(hidden):
-            if _is_strict(hidden):
+        if must_cast(hidden):
+            if is_strict(hidden):
                 _checks.vocab(hidden, weight, bias, k)
-            dtype, _ = _cast_dtypes(hidden)
-            with _without_autocast(hidden):
-                return vocab_pick(
-                    _cast(hidden, dtype), _cast(weight, dtype), _cast(bias, dtype), k=k
-                )
+            dtype, _ = cast_dtypes(hidden)
+            with without_autocast(hidden):
+                return vocab_pick(cast(hidden, dtype), cast(weight, dtype), cast(bias, dtype), k=k)
         if _has_kernel(hidden):
             if torch.is_grad_enabled():
                 hidden, weight = hidden.detach(), weight.detach()
