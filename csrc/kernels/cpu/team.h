@@ -6,6 +6,7 @@
 #include <sched.h>
 
 #include <atomic>
+#include <climits>
 #include <cstdint>
 
 #include "common/runtime.h"
@@ -13,12 +14,21 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace seq2seq_ext::kernels::cpu {
 
+// How a thread waits for one that should be there any moment: it spins for about 10 us, then
+// yields. After kSpins + kYields the other is clearly not running, and waiting on only keeps it
+// from running.
+constexpr int kSpins = 2048, kYields = 8;
+
 inline void spin_pause(int64_t spins) {
-  constexpr int64_t kSpinsBeforeYield = 512;  // ~10 us: beyond that the peer is not running
-  if (spins >= kSpinsBeforeYield) {
+  if (spins >= kSpins) {
     sched_yield();
     return;
   }
@@ -33,20 +43,45 @@ class Barrier {
 
   void wait() {
     if (members_ == 1) return;
-    const int64_t phase = phase_.load(std::memory_order_relaxed);
+    const uint32_t phase = phase_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) == members_ - 1) {
       arrived_.store(0, std::memory_order_relaxed);
-      phase_.store(phase + 1, std::memory_order_release);
+      phase_.store(phase + 1);  // before the load of sleepers_, as a sleeper counts itself first
+      if (sleepers_.load() != 0) wake();
       return;
     }
-    for (int64_t spins = 0; phase_.load(std::memory_order_acquire) == phase; ++spins)
-      spin_pause(spins);
+    for (int64_t spins = 0; phase_.load(std::memory_order_acquire) == phase; ++spins) {
+      if (spins < kSpins + kYields) {
+        spin_pause(spins);
+      } else {
+        sleepers_.fetch_add(1);
+        sleep(phase);
+        sleepers_.fetch_sub(1, std::memory_order_relaxed);
+      }
+    }
   }
 
  private:
+  // Sleeps while the phase is `phase`; may return early.
+  void sleep(uint32_t phase) {
+#if defined(__linux__)
+    syscall(SYS_futex, address(), FUTEX_WAIT_PRIVATE, phase, nullptr, nullptr, 0);
+#else
+    sched_yield();
+#endif
+  }
+  void wake() {
+#if defined(__linux__)
+    syscall(SYS_futex, address(), FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+#endif
+  }
+  uint32_t* address() { return reinterpret_cast<uint32_t*>(&phase_); }
+
   int members_ = 1;
   alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<int64_t> phase_{0};
+  alignas(64) std::atomic<uint32_t> phase_{0};
+  static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t), "a futex is a plain word");
+  std::atomic<int> sleepers_{0};
 };
 
 // One member's view of its team.
