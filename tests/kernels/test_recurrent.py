@@ -290,3 +290,18 @@ def test_step_with_projection(kernels, rng):
     h_exact, c_exact = oracle.step("lstm", p.x[0], p.h0[0], p.c0[0], p.weights[0])
     np.testing.assert_allclose(h_out, h_exact, atol=1e-5)
     np.testing.assert_allclose(c_out, c_exact, atol=1e-5)
+
+
+def test_projection_to_nothing_is_refused(kernels):
+    """An empty w_hr has no address, which the kernels read as no projection."""
+
+    def zeros(*shape):
+        return np.zeros(shape, np.float32)
+
+    weights = (zeros(20, 3), zeros(20, 0), None, None, zeros(0, 5))
+    with pytest.raises(ValueError, match="P >= 1"):
+        kernels.step("lstm", zeros(2, 3), zeros(2, 0), weights, c=zeros(2, 5))
+    with pytest.raises(ValueError, match="P >= 1"):
+        kernels.sequence_forward(
+            "lstm", zeros(4, 2, 3), zeros(1, 2, 0), [weights], c0=zeros(1, 2, 5)
+        )
