@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# The checks of README.md on real data: run.sh DATA OUT [tatoeba|tatoeba-short|scan-simple|scan-jump ...]
+# The checks of README.md on real data: run.sh DATA OUT [tatoeba|scan-simple|scan-jump ...]
 # DATA holds tatoeba/ and scan/ as the table in README.md says; OUT receives models and logs.
 set -euo pipefail
 
@@ -38,8 +38,7 @@ scan() {
 for check in $checks; do
     echo "== $check"
     case $check in
-        tatoeba) tatoeba 6 0.2 ;;
-        tatoeba-short) tatoeba 2 0.1 ;;
+        tatoeba) tatoeba 4 0.2 ;;
         scan-simple) scan simple 15 ;;
         scan-jump) scan jump 10 ;;
         *) echo "run.sh: unknown check $check" >&2; exit 2 ;;
