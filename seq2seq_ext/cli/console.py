@@ -44,7 +44,8 @@ def set_threads(threads: int | None) -> None:
 def command_prefix() -> str:
     """What starts this program from the shell that started it, whose PATH may lack it."""
     python = Path(sys.executable)
-    found = shutil.which("seq2seq-ext")
+    # Under make, PATH is make's own.
+    found = None if "MAKELEVEL" in os.environ else shutil.which("seq2seq-ext")
     if found is not None and Path(found).parent == python.parent:
         return "seq2seq-ext"
     if python.is_relative_to(Path.cwd()):
