@@ -159,6 +159,7 @@ def test_commands_to_paste_start_this_program(
     folder.mkdir(parents=True)
     monkeypatch.setattr("sys.executable", str(folder / "python"))
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("MAKELEVEL", raising=False)
     assert console.command_prefix() == ".venv/bin/python -m seq2seq_ext"
     monkeypatch.setattr("sys.executable", "/an other/python")
     assert console.command_prefix() == "'/an other/python' -m seq2seq_ext"
@@ -170,3 +171,6 @@ def test_commands_to_paste_start_this_program(
     assert console.command_prefix() == "'/an other/python' -m seq2seq_ext"
     monkeypatch.setattr("sys.executable", str(folder / "python"))
     assert console.command_prefix() == "seq2seq-ext"
+    # make puts the environment on the PATH of what it runs, not of the shell it returns to.
+    monkeypatch.setenv("MAKELEVEL", "1")
+    assert console.command_prefix() == ".venv/bin/python -m seq2seq_ext"
