@@ -127,7 +127,7 @@ struct WeightGradients {
 
   // Where the host's BLAS makes dW_ih and dW_hh: for bf16, whose own product here is slower than
   // oneDNN's (and far slower than oneDNN's on a processor with matrix units). For float and double
-  // the products below are at least as fast, and do not depend on the number of threads.
+  // the products below are faster with AVX-512, and never depend on the number of threads.
   static bool use_blas(const Runtime& runtime) {
     return runtime.gemm != nullptr && std::is_same_v<T, BFloat16>;
   }
