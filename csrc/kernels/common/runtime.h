@@ -22,6 +22,7 @@ struct GemmParams {
   void* c;  // (m, n)
   int64_t c_stride_m;
   bool accumulate;
+  bool wide = false;  // c is float32 while dtype is bfloat16 or float16 (CUDA only)
 };
 
 struct Runtime {
