@@ -38,7 +38,7 @@ class Arguments {
 // A tensor: its values in float64, each representable in the dtype, and a copy on the device.
 class Array {
  public:
-  Array(DType dtype, int64_t count);  // an output: poisoned
+  Array(DType dtype, int64_t count);               // an output: poisoned
   Array(DType dtype, std::vector<double> values);  // rounded to the dtype
   Array(Array&&) = default;
 
@@ -65,7 +65,8 @@ class Integers {
     memory_.reset(allocate(bytes));
     to_device(memory_.get(), values_.data(), bytes);
   }
-  explicit Integers(int64_t count) : values_(count), memory_(allocate(count * sizeof(T)), release) {}
+  explicit Integers(int64_t count)
+      : values_(count), memory_(allocate(count * sizeof(T)), release) {}
   T* data() const { return static_cast<T*>(memory_.get()); }
   const std::vector<T>& values() const { return values_; }
   std::vector<T> download() const {
@@ -116,8 +117,8 @@ struct Register {
     cases().push_back({name, usage, run});
   }
 };
-#define BENCH_CASE(name, usage)                                  \
-  static void run_##name(::seq2seq_ext::kernel_bench::Bench&);   \
+#define BENCH_CASE(name, usage)                                                                 \
+  static void run_##name(::seq2seq_ext::kernel_bench::Bench&);                                  \
   static const ::seq2seq_ext::kernel_bench::Register register_##name(#name, usage, run_##name); \
   static void run_##name(::seq2seq_ext::kernel_bench::Bench& bench)
 

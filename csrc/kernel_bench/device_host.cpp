@@ -5,8 +5,8 @@
 #include <new>
 #include <vector>
 
-#include "device.h"
 #include "cuda/math.cuh"
+#include "device.h"
 
 namespace seq2seq_ext::kernel_bench {
 namespace {

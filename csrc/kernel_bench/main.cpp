@@ -24,7 +24,8 @@ uint16_t half_bits(double value) {
   const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
   const double x = std::fabs(value);
   if (x >= 65520) return sign | 0x7c00;
-  if (x < std::ldexp(1.0, -14)) return sign | static_cast<uint16_t>(std::nearbyint(std::ldexp(x, 24)));
+  if (x < std::ldexp(1.0, -14))
+    return sign | static_cast<uint16_t>(std::nearbyint(std::ldexp(x, 24)));
   int exponent;
   const double mantissa = std::frexp(x, &exponent);  // [0.5, 1)
   auto scaled = static_cast<int64_t>(std::nearbyint(std::ldexp(mantissa, 11)));
@@ -83,8 +84,8 @@ std::vector<double> decode(DType dtype, const std::vector<char>& bytes) {
       default: {
         uint16_t bits;
         std::memcpy(&bits, bytes.data() + 2 * i, 2);
-        values[i] =
-            dtype == DType::kBFloat16 ? kernels::to_float(kernels::BFloat16{bits}) : half_value(bits);
+        values[i] = dtype == DType::kBFloat16 ? kernels::to_float(kernels::BFloat16{bits})
+                                              : half_value(bits);
       }
     }
   }
@@ -147,9 +148,7 @@ std::string Arguments::unused() const {
 }
 
 Array::Array(DType dtype, int64_t count)
-    : dtype_(dtype),
-      count_(count),
-      memory_(allocate(count * kernels::size_of(dtype)), release) {}
+    : dtype_(dtype), count_(count), memory_(allocate(count * kernels::size_of(dtype)), release) {}
 
 Array::Array(DType dtype, std::vector<double> values)
     : dtype_(dtype), count_(static_cast<int64_t>(values.size())), memory_(nullptr, release) {
@@ -187,8 +186,8 @@ void Bench::check(const std::string& name, const std::vector<double>& got,
   worst /= epsilon(dtype) * largest;
   const bool right = worst <= units;
   failed |= !right;
-  std::printf("%-4s %-24s error %9.3g eps, allowed %g\n", right ? "ok" : "FAIL", name.c_str(), worst,
-              units);
+  std::printf("%-4s %-24s error %9.3g eps, allowed %g\n", right ? "ok" : "FAIL", name.c_str(),
+              worst, units);
 }
 
 void Bench::check_true(const std::string& name, bool right) {
@@ -203,10 +202,12 @@ void Bench::launch(const std::function<kernels::Status()>& launcher) {
 }
 
 void Bench::time(const std::function<kernels::Status()>& launcher, double bytes, double flops) {
-  const double t = seconds([](void* f) { (*static_cast<const std::function<kernels::Status()>*>(f))(); },
-                           const_cast<std::function<kernels::Status()>*>(&launcher), 100);
+  const double t =
+      seconds([](void* f) { (*static_cast<const std::function<kernels::Status()>*>(f))(); },
+              const_cast<std::function<kernels::Status()>*>(&launcher), 100);
   if (t > 0) {
-    std::printf("time %.2f us  %.0f GB/s  %.2f TFLOP/s\n", t * 1e6, bytes / t * 1e-9, flops / t * 1e-12);
+    std::printf("time %.2f us  %.0f GB/s  %.2f TFLOP/s\n", t * 1e6, bytes / t * 1e-9,
+                flops / t * 1e-12);
   }
 }
 
@@ -239,7 +240,8 @@ int run(const std::vector<std::string>& words) {
 }
 
 int usage() {
-  std::printf("kernel_bench KERNEL [name=value ...] [, KERNEL ...]   on %s\n", device_name().c_str());
+  std::printf("kernel_bench KERNEL [name=value ...] [, KERNEL ...]   on %s\n",
+              device_name().c_str());
   for (const Case& c : cases()) std::printf("  %-24s %s\n", c.name, c.usage);
   std::printf("  all of them: dtype seed sms arch shared gemm=host|own\n");
   return 2;

@@ -5,7 +5,8 @@
 namespace seq2seq_ext::kernel_bench {
 
 BENCH_CASE(gemm, "M=33 N=65 K=70 ta=0 tb=1 accumulate=0 wide=0") {
-  const int64_t M = bench.args.size("M", 33), N = bench.args.size("N", 65), K = bench.args.size("K", 70);
+  const int64_t M = bench.args.size("M", 33), N = bench.args.size("N", 65),
+                K = bench.args.size("K", 70);
   const bool ta = bench.args.flag("ta"), tb = bench.args.flag("tb", true);
   const bool accumulate = bench.args.flag("accumulate"), wide = bench.args.flag("wide");
   const DType dtype = bench.args.dtype(), c_dtype = wide ? DType::kFloat32 : dtype;
