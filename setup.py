@@ -40,11 +40,11 @@ def dotted(version):
     return ".".join(str(part) for part in version)
 
 
-def listed_sources(*folders):
-    """The C++ sources that csrc/sources.txt lists in these folders of csrc/."""
+def listed_sources(pattern):
+    """The sources that csrc/sources.txt lists and whose path in csrc/ matches the pattern."""
     lines = (ROOT / "csrc" / "sources.txt").read_text(encoding="utf-8").splitlines()
     names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    sources = ["csrc/" + name for name in names if name.split("/")[0] in folders]
+    sources = ["csrc/" + name for name in names if re.match(pattern, name)]
     for source in sources:
         if not (ROOT / source).is_file():
             stop("{} is listed in csrc/sources.txt but does not exist.".format(source))
@@ -93,7 +93,7 @@ def cpu_library():
 
     return CppExtension(
         "seq2seq_ext._C",
-        listed_sources("kernels", "bindings"),
+        listed_sources("kernels/(common|cpu)/|bindings/(?!cuda_)"),
         include_dirs=[str(ROOT / "csrc" / "kernels")],
         define_macros=[("TORCH_TARGET_VERSION", "0x020a000000000000")],
         extra_compile_args={

@@ -2,14 +2,16 @@
 // The schemas of all ops. Loading the library registers them (seq2seq_ext/_backend.py); it is no
 // Python module, so building it needs no Python headers. Fake kernels and autograd are registered
 // in seq2seq_ext/_registration.py, which the schemas' order of arguments is shared with.
-#include <torch/csrc/stable/library.h>
+#include "backend.h"
 
 // weights: per direction w_ih, w_hh, [b_ih, b_hh], [w_hr]; the number of directions is h0's first
 // dimension.
 // save: return what the backward needs (saved_gates, saved_cells); else those are empty.
 // wanted: which gradients to compute, bit 0 x, 1 h0, 2 c0, 3 + n weights[n]; the others come back
 // with shape (0,).
-STABLE_TORCH_LIBRARY(seq2seq_ext, m) {
+#define REGISTER_SCHEMAS(name, m) STABLE_TORCH_LIBRARY(name, m)  // expands the name
+
+REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
   m.def(
       "lstm_sequence(Tensor x, Tensor h0, Tensor c0, Tensor[] weights, Tensor? lengths, "
       "bool reverse, bool save) -> (Tensor y, Tensor h_n, Tensor c_n, Tensor saved_gates, "

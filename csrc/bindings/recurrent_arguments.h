@@ -11,6 +11,10 @@
 
 namespace seq2seq_ext::bindings {
 
+inline kernels::Cell rnn_cell(bool relu) {
+  return relu ? kernels::Cell::kRnnRelu : kernels::Cell::kRnnTanh;
+}
+
 // The flat list of weights: per direction w_ih, w_hh, [b_ih, b_hh], [w_hr]. Keeps contiguous copies
 // alive where needed.
 class WeightList {

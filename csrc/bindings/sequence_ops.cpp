@@ -1,18 +1,34 @@
 // SPDX-License-Identifier: MIT
-#include "sequence_ops.h"
+// The sequence ops, forward and backward.
+#include <tuple>
 
+#include "backend.h"
 #include "common/dtype.h"
+#include "recurrent_arguments.h"
 
 namespace seq2seq_ext::bindings {
+namespace {
 
 using kernels::Cell;
 using kernels::num_saved;
+using Tensors = std::vector<Tensor>;
+using OptionalTensor = std::optional<Tensor>;
+
+// ------------------------------------------------------------------------------------------------
+// Forward.
+
+struct SequenceResults {
+  Tensor y;            // (T, B, D*P)
+  Tensor h_n;          // (D, B, P)
+  Tensor c_n;          // (D, B, H) in c0's dtype; LSTM only, else empty
+  Tensor saved_gates;  // (D, T*B, num_saved*H), empty without `save`
+  Tensor saved_cells;  // (D, T*B, H) state; LSTM with `save` only, else empty
+};
 
 SequenceResults sequence_forward(Cell cell, const Tensor& x, const Tensor& h0,
-                                 const std::optional<Tensor>& c0,
-                                 const std::vector<Tensor>& weights,
-                                 const std::optional<Tensor>& lengths, bool reverse, bool save,
-                                 RunForward run) {
+                                 const OptionalTensor& c0, const Tensors& weights,
+                                 const OptionalTensor& lengths, bool reverse, bool save) {
+  expect_supported_dtype(x, "x");
   const SequenceArguments args(cell, x, h0, c0, weights, lengths, reverse);
   const auto& s = args.shape;
   const int64_t D = s.directions, saved_width = num_saved(cell) * s.H;
@@ -48,12 +64,52 @@ SequenceResults sequence_forward(Cell cell, const Tensor& x, const Tensor& h0,
         if (lstm) direction.saved_cells = mutable_at(saved_cells, d * s.T * s.B * s.H);
       }
     }
-    expect_ok(run(p));
+    expect_ok(backend::run(p, x));
   }
   return {y, h_n, lstm ? converted(c_n, c0->scalar_type()) : c_n, saved_gates, saved_cells};
 }
 
-namespace {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_sequence(const Tensor& x, const Tensor& h0,
+                                                                 const Tensor& c0,
+                                                                 const Tensors& weights,
+                                                                 const OptionalTensor& lengths,
+                                                                 bool reverse, bool save) {
+  auto r = sequence_forward(Cell::kLstm, x, h0, c0, weights, lengths, reverse, save);
+  return {r.y, r.h_n, r.c_n, r.saved_gates, r.saved_cells};
+}
+
+std::tuple<Tensor, Tensor, Tensor> gru_sequence(const Tensor& x, const Tensor& h0,
+                                                const Tensors& weights,
+                                                const OptionalTensor& lengths, bool reverse,
+                                                bool save) {
+  auto r = sequence_forward(Cell::kGru, x, h0, std::nullopt, weights, lengths, reverse, save);
+  return {r.y, r.h_n, r.saved_gates};
+}
+
+std::tuple<Tensor, Tensor, Tensor> rnn_sequence(const Tensor& x, const Tensor& h0,
+                                                const Tensors& weights,
+                                                const OptionalTensor& lengths, bool relu,
+                                                bool reverse, bool save) {
+  auto r = sequence_forward(rnn_cell(relu), x, h0, std::nullopt, weights, lengths, reverse, save);
+  return {r.y, r.h_n, r.saved_gates};
+}
+
+// ------------------------------------------------------------------------------------------------
+// Backward.
+
+// What the forward gave and what autograd brings.
+struct SequenceGradInputs {
+  OptionalTensor dy, dh_n, dc_n;
+  Tensor y, saved_gates;
+  OptionalTensor saved_cells;
+};
+
+// Bits of `wanted`: 0 x, 1 h0, 2 c0, 3 + n weights[n]. A gradient that is not wanted comes back
+// with shape (0,).
+struct SequenceGrads {
+  Tensor dx, dh0, dc0;
+  std::vector<Tensor> dweights;
+};
 
 Tensor allocate_like(const Tensor& tensor) {
   const auto sizes = tensor.sizes();
@@ -61,15 +117,15 @@ Tensor allocate_like(const Tensor& tensor) {
 }
 
 // A gradient of a state: checked, in the given type, contiguous.
-std::optional<Tensor> state_grad(const std::optional<Tensor>& grad, const SequenceArguments& args,
-                                 int64_t width, ScalarType type, const Name& name) {
+OptionalTensor state_grad(const OptionalTensor& grad, const SequenceArguments& args, int64_t width,
+                          ScalarType type, const Name& name) {
   if (!grad) return std::nullopt;
   expect_shape(*grad, {args.shape.directions, args.shape.B, width}, name);
   return as_contiguous(converted(*grad, type));
 }
 
 void fill_weight_grads(kernels::RecurrentWeightGrads& grads, const WeightList& weights,
-                       const std::vector<Tensor>& dweights, int64_t d, int64_t wanted) {
+                       const Tensors& dweights, int64_t d, int64_t wanted) {
   const int64_t per = weights.per_direction();
   const auto pointer = [&](int64_t place) -> void* {
     const int64_t n = d * per + place;
@@ -84,13 +140,10 @@ void fill_weight_grads(kernels::RecurrentWeightGrads& grads, const WeightList& w
   if (weights.has_projection()) grads.w_hr = pointer(per - 1);
 }
 
-}  // namespace
-
 SequenceGrads sequence_backward(Cell cell, const SequenceGradInputs& given, const Tensor& x,
-                                const Tensor& h0, const std::optional<Tensor>& c0,
-                                const std::vector<Tensor>& weights,
-                                const std::optional<Tensor>& lengths, bool reverse, int64_t wanted,
-                                RunBackward run) {
+                                const Tensor& h0, const OptionalTensor& c0, const Tensors& weights,
+                                const OptionalTensor& lengths, bool reverse, int64_t wanted) {
+  expect_supported_dtype(x, "x");
   const SequenceArguments args(cell, x, h0, c0, weights, lengths, reverse);
   const auto& s = args.shape;
   const int64_t D = s.directions, saved_width = num_saved(cell) * s.H;
@@ -103,7 +156,7 @@ SequenceGrads sequence_backward(Cell cell, const SequenceGradInputs& given, cons
   expect_like(given.saved_gates, x, "saved_gates", "x");
   expect_shape(given.saved_gates, {D, s.T * s.B, saved_width}, "saved_gates");
   const Tensor saved_gates = as_contiguous(given.saved_gates);
-  std::optional<Tensor> saved_cells;
+  OptionalTensor saved_cells;
   if (lstm) {
     expect_shape(*given.saved_cells, {D, s.T * s.B, s.H}, "saved_cells");
     saved_cells = as_contiguous(converted(*given.saved_cells, args.state));
@@ -157,10 +210,56 @@ SequenceGrads sequence_backward(Cell cell, const SequenceGradInputs& given, cons
       }
       fill_weight_grads(direction.grads, args.weights, grads.dweights, d, wanted);
     }
-    expect_ok(run(p));
+    expect_ok(backend::run(p, x));
   }
   if (want_c0) grads.dc0 = converted(grads.dc0, c0->scalar_type());
   return grads;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensors> lstm_sequence_backward(
+    const OptionalTensor& dy, const OptionalTensor& dh_n, const OptionalTensor& dc_n,
+    const Tensor& x, const Tensor& h0, const Tensor& c0, const Tensors& weights,
+    const OptionalTensor& lengths, const Tensor& y, const Tensor& saved_gates,
+    const Tensor& saved_cells, bool reverse, int64_t wanted) {
+  auto g = sequence_backward(Cell::kLstm, {dy, dh_n, dc_n, y, saved_gates, saved_cells}, x, h0, c0,
+                             weights, lengths, reverse, wanted);
+  return {g.dx, g.dh0, g.dc0, g.dweights};
+}
+
+std::tuple<Tensor, Tensor, Tensors> single_state_backward(
+    Cell cell, const OptionalTensor& dy, const OptionalTensor& dh_n, const Tensor& x,
+    const Tensor& h0, const Tensors& weights, const OptionalTensor& lengths, const Tensor& y,
+    const Tensor& saved_gates, bool reverse, int64_t wanted) {
+  auto g = sequence_backward(cell, {dy, dh_n, std::nullopt, y, saved_gates, std::nullopt}, x, h0,
+                             std::nullopt, weights, lengths, reverse, wanted);
+  return {g.dx, g.dh0, g.dweights};
+}
+
+std::tuple<Tensor, Tensor, Tensors> gru_sequence_backward(
+    const OptionalTensor& dy, const OptionalTensor& dh_n, const Tensor& x, const Tensor& h0,
+    const Tensors& weights, const OptionalTensor& lengths, const Tensor& y,
+    const Tensor& saved_gates, bool reverse, int64_t wanted) {
+  return single_state_backward(Cell::kGru, dy, dh_n, x, h0, weights, lengths, y, saved_gates,
+                               reverse, wanted);
+}
+
+std::tuple<Tensor, Tensor, Tensors> rnn_sequence_backward(
+    const OptionalTensor& dy, const OptionalTensor& dh_n, const Tensor& x, const Tensor& h0,
+    const Tensors& weights, const OptionalTensor& lengths, const Tensor& y,
+    const Tensor& saved_gates, bool relu, bool reverse, int64_t wanted) {
+  return single_state_backward(rnn_cell(relu), dy, dh_n, x, h0, weights, lengths, y, saved_gates,
+                               reverse, wanted);
+}
+
+}  // namespace
+
+void register_sequence_ops(Library& m) {
+  m.impl("lstm_sequence", TORCH_BOX(&lstm_sequence));
+  m.impl("gru_sequence", TORCH_BOX(&gru_sequence));
+  m.impl("rnn_sequence", TORCH_BOX(&rnn_sequence));
+  m.impl("lstm_sequence_backward", TORCH_BOX(&lstm_sequence_backward));
+  m.impl("gru_sequence_backward", TORCH_BOX(&gru_sequence_backward));
+  m.impl("rnn_sequence_backward", TORCH_BOX(&rnn_sequence_backward));
 }
 
 }  // namespace seq2seq_ext::bindings

@@ -6,6 +6,6 @@
 
 namespace seq2seq_ext::bindings {
 
-kernels::Runtime torch_runtime();
+kernels::Runtime cpu_runtime();
 
 }  // namespace seq2seq_ext::bindings

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "torch_runtime.h"
+#include "cpu_runtime.h"
 
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
 
@@ -58,7 +58,7 @@ bool gemm(const kernels::GemmParams& p) {
 
 }  // namespace
 
-kernels::Runtime torch_runtime() {
+kernels::Runtime cpu_runtime() {
   uint32_t num_threads = 1;
   TORCH_ERROR_CODE_CHECK(torch_get_num_threads(&num_threads));
   kernels::Runtime runtime;
