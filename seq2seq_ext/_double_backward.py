@@ -146,10 +146,10 @@ def _backward_rnn_double(
     return (*grads, None)
 
 
-def register() -> None:
+def register(namespace: str) -> None:
     for name, backward, setup in (
         ("lstm_sequence_backward", _backward_lstm_double, _setup_lstm_double),
         ("gru_sequence_backward", _backward_gru_double, _setup_gru_double),
         ("rnn_sequence_backward", _backward_rnn_double, _setup_rnn_double),
     ):
-        torch.library.register_autograd(f"seq2seq_ext::{name}", backward, setup_context=setup)
+        torch.library.register_autograd(f"{namespace}::{name}", backward, setup_context=setup)

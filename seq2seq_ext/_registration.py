@@ -2,12 +2,14 @@
 """Fake kernels (shapes, for torch.compile and export) and autograd of the ops of
 csrc/bindings/library.cpp.
 
-Imported once the library is loaded; `ops.py` takes the ops themselves from here. The order of each
-op's arguments is that of its schema.
+`register` is called once a library is loaded; `ops.py` calls the ops that it returns. The order of
+each op's arguments is that of its schema.
 """
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,20 +17,6 @@ import torch
 from torch import Tensor
 
 from . import _checks, _double_backward, reference
-
-_ops = torch.ops.seq2seq_ext
-
-lstm_sequence = _ops.lstm_sequence.default
-gru_sequence = _ops.gru_sequence.default
-rnn_sequence = _ops.rnn_sequence.default
-lstm_sequence_backward = _ops.lstm_sequence_backward.default
-gru_sequence_backward = _ops.gru_sequence_backward.default
-rnn_sequence_backward = _ops.rnn_sequence_backward.default
-lstm_step = _ops.lstm_step.default
-gru_step = _ops.gru_step.default
-rnn_step = _ops.rnn_step.default
-attention_step = _ops.attention_step.default
-vocab_pick = _ops.vocab_pick.default
 
 OptionalTensor = Tensor | None
 
@@ -131,8 +119,6 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "attention_step": _attention_results,
     "vocab_pick": _vocab_results,
 }
-for _name, _fake in _FAKES.items():
-    torch.library.register_fake(f"seq2seq_ext::{_name}", _fake)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -167,12 +153,17 @@ def _setup_lstm(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _backward_lstm(
-    ctx: Any, dy: OptionalTensor, dh_n: OptionalTensor, dc_n: OptionalTensor, *_: OptionalTensor
+    ops: Any,
+    ctx: Any,
+    dy: OptionalTensor,
+    dh_n: OptionalTensor,
+    dc_n: OptionalTensor,
+    *_: OptionalTensor,
 ) -> tuple[Any, ...]:
     x, h0, c0, lengths, y, gates, cells, *weights = ctx.saved_tensors
     need_x, need_h0, need_c0, need_weights, *_rest = ctx.needs_input_grad
     wanted = _wanted(need_x, (need_h0, need_c0), need_weights)
-    dx, dh0, dc0, dweights = lstm_sequence_backward(
+    dx, dh0, dc0, dweights = ops.lstm_sequence_backward(
         dy, dh_n, dc_n, x, h0, c0, weights, lengths, y, gates, cells, ctx.reverse, wanted
     )
     return (
@@ -215,11 +206,11 @@ def _single_state_grads(ctx: Any, call: Callable[..., Any]) -> tuple[Any, ...]:
 
 
 def _backward_gru(
-    ctx: Any, dy: OptionalTensor, dh_n: OptionalTensor, *_: OptionalTensor
+    ops: Any, ctx: Any, dy: OptionalTensor, dh_n: OptionalTensor, *_: OptionalTensor
 ) -> tuple[Any, ...]:
     def call(*args: Any) -> Any:
         x, h0, weights, lengths, y, gates, wanted = args
-        return gru_sequence_backward(
+        return ops.gru_sequence_backward(
             dy, dh_n, x, h0, weights, lengths, y, gates, ctx.reverse, wanted
         )
 
@@ -227,21 +218,39 @@ def _backward_gru(
 
 
 def _backward_rnn(
-    ctx: Any, dy: OptionalTensor, dh_n: OptionalTensor, *_: OptionalTensor
+    ops: Any, ctx: Any, dy: OptionalTensor, dh_n: OptionalTensor, *_: OptionalTensor
 ) -> tuple[Any, ...]:
     def call(*args: Any) -> Any:
         x, h0, weights, lengths, y, gates, wanted = args
-        return rnn_sequence_backward(
+        return ops.rnn_sequence_backward(
             dy, dh_n, x, h0, weights, lengths, y, gates, ctx.relu, ctx.reverse, wanted
         )
 
     return (*_single_state_grads(ctx, call), None, None, None)
 
 
-for _name, _backward, _setup in (
-    ("lstm_sequence", _backward_lstm, _setup_lstm),
-    ("gru_sequence", _backward_gru, _setup_gru),
-    ("rnn_sequence", _backward_rnn, _setup_rnn),
-):
-    torch.library.register_autograd(f"seq2seq_ext::{_name}", _backward, setup_context=_setup)
-_double_backward.register()
+_AUTOGRAD: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "lstm_sequence": (_backward_lstm, _setup_lstm),
+    "gru_sequence": (_backward_gru, _setup_gru),
+    "rnn_sequence": (_backward_rnn, _setup_rnn),
+}
+
+
+# --------------------------------------------------------------------------------------------------
+
+
+def register(namespace: str) -> Any:
+    """Make the ops of `torch.ops.<namespace>` whole, once a process, and return them by name.
+
+    A namespace other than seq2seq_ext is a second build of the same bindings, as tests load one.
+    """
+    ops = types.ModuleType(namespace)  # of all namespaces the one that Dynamo knows best
+    for name, fake in _FAKES.items():
+        setattr(ops, name, getattr(getattr(torch.ops, namespace), name).default)
+        torch.library.register_fake(f"{namespace}::{name}", fake)
+    for name, (backward, setup) in _AUTOGRAD.items():
+        torch.library.register_autograd(
+            f"{namespace}::{name}", functools.partial(backward, ops), setup_context=setup
+        )
+    _double_backward.register(namespace)
+    return ops

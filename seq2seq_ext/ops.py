@@ -42,7 +42,9 @@ from ._routing import (
 from ._routing import has_kernel as _has_kernel
 
 if HAVE_CPU:
-    from . import _registration as kernels
+    from . import _registration
+
+    kernels = _registration.register("seq2seq_ext")
 
 __all__ = [
     "attention_step",
