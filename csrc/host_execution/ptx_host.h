@@ -93,6 +93,11 @@ inline void cp_async16(void* smem, const void* gmem, unsigned src_bytes = 16, HX
   if (!hx::in_shared(smem, 16)) hx::fail("%s:%d: cp.async destination is not in this block's shared memory", HX_AT);
   hx::async_issue(smem, gmem, 16, src_bytes, HX_AT);
 }
+template <int N> void cp_async(void* smem, const void* gmem, unsigned src_bytes = N, HX_WHERE) {
+  if (reinterpret_cast<uintptr_t>(smem) % N || reinterpret_cast<uintptr_t>(gmem) % N) hx::fail("%s:%d: cp.async address is not %d-byte aligned", HX_AT, N);
+  if (!hx::in_shared(smem, N)) hx::fail("%s:%d: cp.async destination is not in this block's shared memory", HX_AT);
+  hx::async_issue(smem, gmem, N, src_bytes, HX_AT);
+}
 inline void cp_async_commit() { hx::async_commit(); }
 template <int N> void cp_async_wait(HX_WHERE) { if (!hx::skipped(HX_AT)) hx::async_wait(N); }
 

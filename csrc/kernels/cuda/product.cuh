@@ -25,6 +25,34 @@ constexpr int default_stages(int rows) {
   return ahead < 2 ? 3 : ahead > 7 ? 8 : ahead + 1;
 }
 
+// Copies a chunk's first `count` elements, and zeros behind them, asynchronously where the address
+// lets it.
+template <class T>
+__device__ inline void copy_unaligned(Chunk<T>* place, const T* from, int count) {
+  const auto address = reinterpret_cast<uintptr_t>(from);
+  const auto bytes = [&](int offset, int size) {  // of the piece of `size` at `offset`
+    return unsigned(min(max(count * int(sizeof(T)) - offset, 0), size));
+  };
+  const auto piecewise = [&](auto size) {
+    constexpr int kSize = decltype(size)::value;
+#pragma unroll
+    for (int offset = 0; offset < 16; offset += kSize) {
+      const unsigned n = bytes(offset, kSize);
+      const char* source = reinterpret_cast<const char*>(from) + (n == 0 ? 0 : offset);
+      gpu::cp_async<kSize>(reinterpret_cast<char*>(place) + offset, source, n);
+    }
+  };
+  if (address % 16 == 0) {
+    gpu::cp_async16(place, from, bytes(0, 16));
+  } else if (address % 8 == 0) {
+    piecewise(std::integral_constant<int, 8>());
+  } else if (address % 4 == 0) {
+    piecewise(std::integral_constant<int, 4>());
+  } else {
+    for (int i = 0; i < kChunkK<T>; ++i) place->values[i] = i < count ? from[i] : T(0.f);
+  }
+}
+
 template <class T, int kM_, int kN_, int kWarps_, int kStages_ = default_stages(kM_ + kN_)>
 struct Product {
   using Acc = AccOf<T>;
@@ -36,12 +64,13 @@ struct Product {
 
   // Dynamic shared memory that the constructor takes from the Carver.
   __host__ __device__ static constexpr size_t shared_bytes() {
-    return size_t(kStages) * (kM + kN) * kTileBytes;
+    return size_t(kM + kN) * (kStages * kTileBytes + 2 * sizeof(const T*));
   }
 
   __device__ explicit Product(gpu::Carver& carver)
       : w_tiles_(carver.take<Chunk<T>>(kStages * kM * kTileChunks, 128)),
-        x_tiles_(carver.take<Chunk<T>>(kStages * kN * kTileChunks, 128)) {}
+        x_tiles_(carver.take<Chunk<T>>(kStages * kN * kTileChunks, 128)),
+        rows_(carver.take<const T*>(2 * (kM + kN), 128)) {}
 
   __device__ static int row(int r) {
     return int(threadIdx.x) / 32 * kWarpRows + 8 * r + int(threadIdx.x) % 32 / 4;
@@ -55,11 +84,13 @@ struct Product {
   template <class WRow, class XRow>
   __device__ void run(const WRow& w_row, const XRow& x_row, int64_t K, bool aligned,
                       Acc (&acc)[kRows][kCols]) {
-    Source source(w_row, x_row, K, aligned);
+    find_rows(rows_, w_row, x_row);
+    __syncthreads();
+    Source source{rows_, K, aligned};
     const auto fill = [&](int stage) { source.fill(w_tile(stage), x_tile(stage)); };
     int stage = 0;
     start(fill);
-    consume(source.tiles(), fill, stage, acc);
+    consume(tiles(K), fill, stage, acc);
     __syncthreads();
   }
 
@@ -69,95 +100,78 @@ struct Product {
   __device__ void run_pair(const WRow& w_row, const XRow& x_row, int64_t K, bool aligned,
                            Acc (&acc)[kRows][kCols], const WRow2& w_row2, const XRow2& x_row2,
                            int64_t K2, bool aligned2, Acc (&acc2)[kRows][kCols]) {
-    Source source(w_row, x_row, K, aligned);
+    find_rows(rows_, w_row, x_row);
+    find_rows(rows_ + kM + kN, w_row2, x_row2);
+    __syncthreads();
+    Source source{rows_, K, aligned};
     bool second = false;
     const auto fill = [&](int stage) {
       if (!second && source.exhausted()) {
-        source = Source(w_row2, x_row2, K2, aligned2);
+        source = Source{rows_ + kM + kN, K2, aligned2};
         second = true;
       }
       source.fill(w_tile(stage), x_tile(stage));
     };
     int stage = 0;
     start(fill);
-    consume(Source::tiles(K), fill, stage, acc);
-    consume(Source::tiles(K2), fill, stage, acc2);
+    consume(tiles(K), fill, stage, acc);
+    consume(tiles(K2), fill, stage, acc2);
     __syncthreads();
   }
 
  private:
-  // The rows of one operand whose chunks this thread copies: chunk threadIdx.x % 8 of every
-  // (kThreads / 8)th row.
-  template <int kCount>
-  struct Rows {
-    static constexpr int kStep = kThreads / kTileChunks;
-    static constexpr int kOwn = (kCount + kStep - 1) / kStep;
-    const T* at[kOwn];
+  // Both operands, read tile by tile. The rows' addresses lie in shared memory: `row_table`.
+  struct Source {
+    const T* const* rows;  // [kM + kN]
+    int64_t K;
+    bool aligned;
+    int64_t k = 0;
 
-    template <class F>
-    __device__ explicit Rows(const F& address) {
-#pragma unroll
-      for (int i = 0; i < kOwn; ++i) {
-        const int row = int(threadIdx.x) / kTileChunks + i * kStep;
-        at[i] = row < kCount ? address(row) : nullptr;
+    __device__ bool exhausted() const { return k >= K; }
+
+    // The next tile; past the last, nothing. A thread copies one chunk of every kStep-th row.
+    __device__ void fill(Chunk<T>* w_tile, Chunk<T>* x_tile) {
+      if (!exhausted()) {
+        const int64_t begin = k + int(threadIdx.x) % kTileChunks * kChunkK<T>;
+        const int64_t count = min(max(K - begin, int64_t(0)), int64_t(kChunkK<T>));
+        fill_rows<kM>(w_tile, rows, begin, int(count));
+        fill_rows<kN>(x_tile, rows + kM, begin, int(count));
+        k += kTileK<T>;
       }
+      gpu::cp_async_commit();  // an empty group, too: waiting counts groups
     }
 
-    // Copies `count` elements from k on, and zeros behind them.
-    __device__ void fill(Chunk<T>* tile, int64_t k, int count, bool aligned) const {
+    template <int kCount>
+    __device__ void fill_rows(Chunk<T>* tile, const T* const* table, int64_t begin, int count) {
+      constexpr int kStep = kThreads / kTileChunks;
 #pragma unroll
-      for (int i = 0; i < kOwn; ++i) {
+      for (int i = 0; i < (kCount + kStep - 1) / kStep; ++i) {
         const int row = int(threadIdx.x) / kTileChunks + i * kStep;
         if (kCount % kStep != 0 && row >= kCount) break;
         Chunk<T>* place = tile_chunk(tile, row, int(threadIdx.x) % kTileChunks);
-        if (at[i] == nullptr || count == 0) {
+        const T* from = table[row];
+        if (from == nullptr || count == 0) {
           *place = Chunk<T>{};
         } else if (aligned) {
-          gpu::cp_async16(place, at[i] + k);
+          gpu::cp_async16(place, from + begin);
         } else {
-          Chunk<T> values{};
-#pragma unroll
-          for (int j = 0; j < kChunkK<T>; ++j) {
-            if (j < count) values.values[j] = at[i][k + j];
-          }
-          *place = values;
+          copy_unaligned(place, from + begin, count);
         }
       }
     }
   };
 
-  // Both operands, read tile by tile.
-  class Source {
-   public:
-    template <class WRow, class XRow>
-    __device__ Source(const WRow& w_row, const XRow& x_row, int64_t K, bool aligned)
-        : w_(w_row), x_(x_row), K_(K), aligned_(aligned) {}
-
-    __device__ static int tiles(int64_t K) { return int((K + kTileK<T> - 1) / kTileK<T>); }
-    __device__ int tiles() const { return tiles(K_); }
-    __device__ bool exhausted() const { return k_ >= K_; }
-
-    // The next tile; past the last, nothing.
-    __device__ void fill(Chunk<T>* w_tile, Chunk<T>* x_tile) {
-      if (!exhausted()) {
-        const int64_t k = k_ + int(threadIdx.x) % kTileChunks * kChunkK<T>;
-        const int count = int(min(max(K_ - k, int64_t(0)), int64_t(kChunkK<T>)));
-        w_.fill(w_tile, k, count, aligned_);
-        x_.fill(x_tile, k, count, aligned_);
-        k_ += kTileK<T>;
-      }
-      gpu::cp_async_commit();  // an empty group, too: waiting counts groups
-    }
-
-   private:
-    Rows<kM> w_;
-    Rows<kN> x_;
-    int64_t k_ = 0, K_;
-    bool aligned_;
-  };
-
   __device__ Chunk<T>* w_tile(int stage) const { return w_tiles_ + stage * kM * kTileChunks; }
   __device__ Chunk<T>* x_tile(int stage) const { return x_tiles_ + stage * kN * kTileChunks; }
+
+  __device__ static int tiles(int64_t K) { return int((K + kTileK<T> - 1) / kTileK<T>); }
+
+  template <class WRow, class XRow>
+  __device__ static void find_rows(const T** table, const WRow& w_row, const XRow& x_row) {
+    for (int i = threadIdx.x; i < kM + kN; i += kThreads) {
+      table[i] = i < kM ? w_row(i) : x_row(i - kM);
+    }
+  }
 
   // Fills all stages but the last.
   template <class Fill>
@@ -180,6 +194,7 @@ struct Product {
 
   Chunk<T>* w_tiles_;  // [kStages][kM]
   Chunk<T>* x_tiles_;  // [kStages][kN]
+  const T** rows_;     // [2][kM + kN]
 };
 
 // Whether Product::run may be told that rows `stride` elements apart from `base` are aligned.

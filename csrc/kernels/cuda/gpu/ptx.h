@@ -33,6 +33,11 @@ __device__ inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
 __device__ inline void cp_async16(void* smem, const void* gmem, unsigned src_bytes = 16) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(smem_addr(smem)), "l"(gmem), "r"(src_bytes) : "memory");
 }
+// 4 or 8 bytes (through L1), for rows that start at no multiple of 16.
+template <int N> __device__ inline void cp_async(void* smem, const void* gmem, unsigned src_bytes = N) {
+  static_assert(N == 4 || N == 8);
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(smem_addr(smem)), "l"(gmem), "n"(N), "r"(src_bytes) : "memory");
+}
 __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ inline void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
