@@ -50,6 +50,8 @@ struct Plan {
   int unit_blocks = 0;        // persistent: blocks that share H, each with unit_tile units
   int batch_blocks = 0;       // groups of rows that never wait for each other
   int unit_tile = 0, batch_tile = 0;
+  int resident = 0;           // of each warp's slice of K, in blocks of 32: weights in registers;
+                              // those of the others are in shared memory
   int64_t shared_bytes = 0;   // of one block
   int64_t chunk_steps = 0;    // steps a launch
 };

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+// The persistent forward recurrence against three plain loops in float64, which round h to the
+// dtype after each step as the kernel has to. What is left is the rounding of results (half a unit
+// in the last place, a quarter or half of eps) and of float32 sums, which now and then moves h by a
+// whole one; the gates hand that on, less than doubled with these weights.
+#include "cases/persistent_problem.h"
+
+namespace seq2seq_ext::kernel_bench {
+namespace {
+
+struct Results {
+  std::vector<Array> x, h, c, saved_gates, saved_cells;  // by direction; h and c before and after
+  Array y;
+};
+
+// One row and unit: h' and, for the LSTM, c' from the gate sums.
+double cell(const RecurrentProblem& p, const double* x, const double* h_sum, double h, double& c,
+            double* saved) {
+  if (p.lstm()) {
+    saved[0] = sigmoid(x[0] + h_sum[0]);
+    saved[1] = sigmoid(x[1] + h_sum[1]);
+    saved[2] = std::tanh(x[2] + h_sum[2]);
+    saved[3] = sigmoid(x[3] + h_sum[3]);
+    c = saved[1] * c + saved[0] * saved[2];
+    return saved[3] * std::tanh(c);
+  }
+  if (p.gru()) {
+    saved[0] = sigmoid(x[0] + h_sum[0]);
+    saved[1] = sigmoid(x[1] + h_sum[1]);
+    saved[2] = std::tanh(x[2] + saved[0] * h_sum[2]);
+    saved[3] = h_sum[2];
+    return (1 - saved[1]) * saved[2] + saved[1] * h;
+  }
+  const double sum = x[0] + h_sum[0];
+  saved[0] = p.shape.cell == kernels::Cell::kRnnTanh ? std::tanh(sum) : std::max(sum, 0.0);
+  return saved[0];
+}
+
+struct Expected {
+  std::vector<double> y;
+  std::vector<std::vector<double>> h, c, saved_gates, saved_cells;
+};
+
+Expected oracle(const RecurrentProblem& p, const Results& given) {
+  Expected e;
+  e.y.assign(p.T * p.B * p.D * p.H, 0);
+  for (int64_t d = 0; d < p.D; ++d) {
+    const auto& w = p.w_hh[d].values();
+    const auto& x = given.x[d].values();
+    auto h = given.h[d].values(), c = given.c[d].values();
+    std::vector<double> gates(p.T * p.B * p.S * p.H, 0), cells(p.T * p.B * p.H, 0);
+    for (int64_t step = 0; step < p.T; ++step) {
+      const int64_t t = p.time(d, step);
+      const auto h_prev = h;
+      for (int64_t b = 0; b < p.B; ++b) {
+        if (!p.active(b, t)) continue;
+        for (int64_t j = 0; j < p.H; ++j) {
+          double x_sum[4], h_sum[4], saved[4];
+          for (int64_t g = 0; g < p.G; ++g) {
+            const int64_t row = g * p.H + j;
+            x_sum[g] = x[(t * p.B + b) * p.G * p.H + row] + p.bias_ih(d, row);
+            h_sum[g] = p.bias_hh(d, row);
+            for (int64_t k = 0; k < p.H; ++k) h_sum[g] += w[row * p.H + k] * h_prev[b * p.H + k];
+          }
+          const double h_next = cell(p, x_sum, h_sum, h_prev[b * p.H + j], c[b * p.H + j], saved);
+          h[b * p.H + j] = rounded(p.shape.dtype, h_next);
+          e.y[t * p.stride_t + b * p.stride_b + d * p.H + j] = h[b * p.H + j];
+          for (int64_t s = 0; s < p.S; ++s) gates[((t * p.B + b) * p.S + s) * p.H + j] = saved[s];
+          cells[(t * p.B + b) * p.H + j] = c[b * p.H + j];
+        }
+      }
+    }
+    e.h.push_back(h);
+    e.c.push_back(c);
+    e.saved_gates.push_back(gates);
+    e.saved_cells.push_back(cells);
+  }
+  return e;
+}
+
+Results inputs(Bench& bench, const RecurrentProblem& p) {
+  Results r{{}, {}, {}, {}, {}, Array(p.shape.dtype, p.T * p.B * p.D * p.H)};
+  for (int64_t d = 0; d < p.D; ++d) {
+    r.x.push_back(bench.normal(DType::kFloat32, p.T * p.B * p.G * p.H));
+    r.h.push_back(bench.normal(p.shape.dtype, p.B * p.H, 0.5));
+    r.c.push_back(bench.normal(DType::kFloat32, p.B * p.H));
+    r.saved_gates.emplace_back(p.shape.dtype, p.T * p.B * p.S * p.H);
+    r.saved_cells.emplace_back(DType::kFloat32, p.T * p.B * p.H);
+  }
+  return r;
+}
+
+kernels::Status forward(const RecurrentProblem& p, const Results& r, bool train,
+                        const kernels::cuda::Plan& plan, const kernels::cuda::Runtime& runtime) {
+  kernels::SequenceForwardParams params{};
+  params.shape = p.shape;
+  params.y = r.y.data();
+  params.y_stride_t = p.stride_t;
+  params.y_stride_b = p.stride_b;
+  for (int64_t d = 0; d < p.D; ++d) {
+    params.direction[d].weights = p.weights(d);
+    if (!train) continue;
+    params.direction[d].saved_gates = r.saved_gates[d].data();
+    if (p.lstm()) params.direction[d].saved_cells = r.saved_cells[d].data();
+  }
+  for (int64_t i = 0; i < p.chunks; ++i) {
+    kernels::cuda::ForwardChunk chunk{&params, p.begin(i), p.begin(i + 1), {}};
+    for (int64_t d = 0; d < p.D; ++d) {
+      // The chunk's times, in the order of t.
+      const int64_t first = p.shape.reverse[d] ? p.T - chunk.end : chunk.begin;
+      chunk.direction[d] = {static_cast<float*>(r.x[d].data()) + first * p.B * p.G * p.H,
+                            r.h[d].data(), p.lstm() ? r.c[d].data() : nullptr};
+    }
+    const kernels::Status status = kernels::cuda::persistent_forward(chunk, plan, runtime);
+    if (!status) return status;
+  }
+  return kernels::Status::ok();
+}
+
+}  // namespace
+
+BENCH_CASE(persistent_forward, kPersistentUsage) {
+  const RecurrentProblem p(bench);
+  const bool train = bench.args.flag("train", true);
+  const kernels::cuda::Plan plan =
+      recut(bench, p, kernels::cuda::plan_forward(p.shape, bench.runtime.device));
+  const auto random = bench.random;
+  const Results first = inputs(bench, p);
+  const Expected expected = oracle(p, first);
+  bench.launch([&] { return forward(p, first, train, plan, bench.runtime); });
+
+  const DType dtype = p.shape.dtype;
+  bench.check("y", first.y, expected.y, 2);
+  for (int64_t d = 0; d < p.D; ++d) {
+    bench.check("h", first.h[d], expected.h[d], 2);
+    if (p.lstm()) bench.check("c", first.c[d].download(), expected.c[d], dtype, 2);
+    if (!train) continue;
+    bench.check("saved_gates", first.saved_gates[d], expected.saved_gates[d], 2);
+    if (p.lstm()) {
+      bench.check("saved_cells", first.saved_cells[d].download(), expected.saved_cells[d], dtype,
+                  2);
+    }
+  }
+  if (bench.args.flag("repeat", true)) {
+    bench.random = random;
+    const Results second = inputs(bench, p);
+    bench.launch([&] { return forward(p, second, train, plan, bench.runtime); });
+    bench.check_true("repeats bit for bit", same(first.y, second.y) && same(first.h, second.h));
+  }
+  bench.time([&] { return forward(p, first, train, plan, bench.runtime); },
+             double(p.D * p.T * p.B * p.H) * (4 * p.G + 2 + (train ? 2 * p.S + 4 : 0)),
+             2.0 * p.D * p.T * p.B * p.G * p.H * p.H);
+}
+
+}  // namespace seq2seq_ext::kernel_bench

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT
+// Work memory and arguments of the persistent kernels.
+#include "cuda/persistent_launch.h"
+
+namespace seq2seq_ext::kernels::cuda {
+namespace {
+
+using namespace persistent;
+
+struct Initial {
+  const uint16_t* h[kMaxDirections];  // (B, H) of a 16-bit type; null: zero
+};
+
+// Exchange buffers: the first holds h, all else, padding included, is zero. Counters: zero.
+__global__ void __launch_bounds__(256)
+    persistent_start(Group group, Initial initial, int64_t vectors, int64_t flags) {
+  const int64_t at = int64_t(blockIdx.x) * 256 + threadIdx.x;
+  if (at < flags) group.flags[at] = 0;
+  if (at >= vectors) return;
+  const int row = int(at % group.batch_tile);
+  int64_t rest = at / group.batch_tile;
+  const int eight = int(rest % (group.k_blocks * 4));
+  rest /= group.k_blocks * 4;
+  const int buffer = int(rest % 2), index = int(rest / 2);
+  const uint16_t* h = initial.h[index / group.batch_blocks];
+  const int64_t b = int64_t(index % group.batch_blocks) * group.batch_tile + row;
+  uint32_t words[4] = {};
+  if (buffer == 0 && h != nullptr && b < group.B) {
+    for (int i = 0; i < 8; ++i) {
+      const int64_t unit = int64_t(eight) * 8 + i;
+      if (unit < group.H) words[i / 2] |= uint32_t(h[b * group.H + unit]) << (i % 2 * 16);
+    }
+  }
+  group.exchange[at] = make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+// Fills in what does not depend on the direction, and queues the work that precedes the kernel.
+Status start(const SequenceShape& shape, int64_t begin, int64_t end, int values,
+             const Initial& initial, const Plan& plan, const Runtime& runtime, Group& group) {
+  group.T = int(shape.T);
+  group.B = int(shape.B);
+  group.H = int(shape.H);
+  group.begin = int(begin);
+  group.end = int(end);
+  group.lengths = shape.lengths;
+  group.unit_blocks = plan.unit_blocks;
+  group.batch_blocks = plan.batch_blocks;
+  group.batch_tile = plan.batch_tile;
+  group.k_blocks = k_blocks(values, shape.H);
+  group.warp_k_blocks = k_blocks_of_warp(group.k_blocks);
+  group.resident = plan.resident;
+  group.spilled = group.warp_k_blocks > plan.resident ? group.warp_k_blocks - plan.resident : 0;
+  group.flag_stride = (plan.unit_blocks + 31) / 32 * 32;  // groups do not share cache lines
+
+  const int64_t groups = int64_t(shape.directions) * plan.batch_blocks;
+  const int64_t vectors = groups * 2 * group.k_blocks * 4 * plan.batch_tile;
+  const int64_t flags = groups * group.flag_stride;
+  void* memory = runtime.allocate(vectors * 16 + flags * 4, runtime.context);
+  if (memory == nullptr) return Status::invalid("out of device memory");
+  group.exchange = static_cast<uint4*>(memory);
+  group.flags = reinterpret_cast<unsigned*>(group.exchange + vectors);
+
+  gpu::Config config;
+  config.grid = dim3(unsigned(((vectors > flags ? vectors : flags) + 255) / 256));
+  config.block = dim3(256);
+  config.stream = static_cast<cudaStream_t>(runtime.stream);
+  if (GPU_LAUNCH(config, persistent_start, group, initial, vectors, flags) != cudaSuccess) {
+    return Status::invalid("persistent_start: launch failed");
+  }
+  return Status::ok();
+}
+
+}  // namespace
+
+Status persistent_forward(const ForwardChunk& chunk, const Plan& plan, const Runtime& runtime) {
+  const SequenceForwardParams& p = *chunk.params;
+  const SequenceShape& shape = p.shape;
+  if (!plan.persistent) return Status::invalid("persistent_forward: the plan is another's");
+  ForwardArgs args{};
+  Initial initial{};
+  for (int d = 0; d < shape.directions; ++d) {
+    const auto& from = chunk.direction[d];
+    args.reverse[d] = shape.reverse[d];
+    args.direction[d] = {
+        p.direction[d].weights,    from.x_parts, from.h, from.c, p.direction[d].saved_gates,
+        p.direction[d].saved_cells};
+    initial.h[d] = static_cast<const uint16_t*>(from.h);
+  }
+  args.y = p.y;
+  args.y_stride_t = p.y_stride_t;
+  args.y_stride_b = p.y_stride_b;
+  const Status started =
+      start(shape, chunk.begin, chunk.end, 1, initial, plan, runtime, args.group);
+  if (!started) return started;
+  return forward_lstm(shape.dtype, args, plan, shape.directions, runtime);
+}
+
+}  // namespace seq2seq_ext::kernels::cuda

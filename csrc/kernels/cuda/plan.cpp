@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT
+// Which implementation runs the recurrence, and how the persistent kernels cut it.
+//
+// Persistent, if all of these hold; `Plan::reason` names the first that does not:
+//  - bfloat16 or float16, arch >= 80: the weights are fragments of mma.m16n8k16. (float32 in
+//    tensor cores would round to tf32; float64 is for tests.)
+//  - no projection: the exchanged value is what the gates make.
+//  - T >= 4: loading the weights costs as much as a few steps of a GEMM.
+//  - B H^2 <= 3e8 on 132 multiprocessors, in proportion on others: beyond, a step is long enough
+//    for a plain product to use the whole device, and reading h costs more than the weights saved.
+//  - blocks for all units of all directions fit on the device at once, one on a multiprocessor,
+//    with at most kMaxBatchTile rows each, and what does not fit in registers fits in shared
+//    memory. There is no limit on multiprocessors besides: a slice of a GPU runs what fits on it.
+// The launchers ask the device itself, too, whether the blocks of that very kernel fit at once.
+//
+// The cut: as many groups of rows as there is room for, since a step's time is mostly that of
+// reading h (batch_tile * K values per block) and groups do not wait for each other.
+#include "cuda/plan.h"
+
+#include <algorithm>
+
+#include "cuda/recurrence.h"
+
+namespace seq2seq_ext::kernels::cuda {
+namespace {
+
+using namespace persistent;
+
+constexpr int kMaxBatchTile = 128;
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Memory of a launch's input projections (float32) that the chunk length allows.
+constexpr int64_t kChunkBytes = 64 << 20;
+constexpr int64_t kMaxChunk = 4096;  // steps: a launch stays short enough to be preempted
+
+Plan stepwise(const char* reason) {
+  Plan plan;
+  plan.reason = reason;
+  return plan;
+}
+
+// `values`: exchanged values of one unit; `sums`: those that partial sums are made of.
+Plan cut(const Tile& tile, int values, int sums, const SequenceShape& shape, const Device& device) {
+  const int64_t unit_blocks = divide_up(shape.H, tile.units);
+  const int64_t room = device.sms / (unit_blocks * shape.directions);
+  if (room < 1) return stepwise("H needs more blocks than the device has multiprocessors");
+  const int64_t eights = divide_up(shape.B, 8);
+  const int64_t batch_tile = 8 * divide_up(eights, std::min(room, eights));
+  if (batch_tile > kMaxBatchTile) return stepwise("B is too large for the blocks that fit");
+
+  Plan plan;
+  plan.unit_blocks = int(unit_blocks);
+  plan.unit_tile = tile.units;
+  plan.batch_tile = int(batch_tile);
+  plan.batch_blocks = int(divide_up(shape.B, batch_tile));
+  plan.resident = tile.resident;
+  plan.shared_bytes =
+      shared_bytes(tile, sums, k_blocks(values, shape.H), plan.resident, plan.batch_tile);
+  if (plan.shared_bytes > device.shared_per_block) {
+    return stepwise("W_hh does not fit in registers and shared memory");
+  }
+  plan.persistent = true;
+  const int64_t step_bytes = 4 * shape.B * num_gates(shape.cell) * shape.H;
+  plan.chunk_steps = std::clamp<int64_t>(kChunkBytes / step_bytes, 16, kMaxChunk);
+  return plan;
+}
+
+// Null if a persistent kernel could run the shape on this kind of device.
+const char* obstacle(const SequenceShape& shape, const Device& device) {
+  if (shape.dtype != DType::kBFloat16 && shape.dtype != DType::kFloat16) {
+    return "dtype is not bfloat16 or float16";
+  }
+  if (device.arch < 80) return "arch is below 8.0";
+  if (shape.P != shape.H) return "projection";
+  if (shape.T < 4) return "T is below 4";
+  if (shape.T > INT32_MAX || shape.B < 1 || shape.H < 1) return "shape";
+  if (double(shape.B) * double(shape.H) * double(shape.H) > 3e8 * device.sms / 132) {
+    return "B * H^2 is large";
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Plan plan_forward(const SequenceShape& shape, const Device& device) {
+  if (const char* reason = obstacle(shape, device)) return stepwise(reason);
+  const int gates = int(num_gates(shape.cell));
+  return cut(forward_tile(gates), 1, gates, shape, device);
+}
+
+}  // namespace seq2seq_ext::kernels::cuda

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT
+// How the persistent kernels cut a problem, and the numbers that the planner (plan.cpp) and the
+// kernels have to agree on. No CUDA header here.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "common/params.h"
+
+namespace seq2seq_ext::kernels::cuda::persistent {
+
+constexpr int kWarps = 8;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kPassRows = 16;  // batch rows that are multiplied at a time
+
+// How many of a product's K blocks (of 32) one warp takes.
+constexpr int k_blocks_of_warp(int k_blocks) { return (k_blocks + kWarps - 1) / kWarps; }
+
+// Blocks of 32 in a product over `values` exchanged values of each unit. Units are padded to eight.
+constexpr int k_blocks(int values, int64_t H) { return int(((H + 7) / 8 * 8 * values + 31) / 32); }
+
+// One kernel's tile: 16 * tiles rows of the weights, whose fragments of `resident` K blocks stay in
+// registers; `depth` K blocks of exchanged values are under way at a time.
+struct Tile {
+  int units, tiles, resident, depth;
+};
+
+// Forward: rows are all gates of the units. Registers a thread spends on weights: 8 * tiles *
+// resident, here 128 of the 255 it can have, or 96 for the GRU.
+constexpr Tile forward_tile(int gates) {
+  return gates == 4 ? Tile{16, 4, 4, 4} : gates == 3 ? Tile{16, 3, 4, 4} : Tile{32, 2, 8, 4};
+}
+
+// Backward: rows are the units, K is gates * H. 16 units load fewer weights, 32 exchange less.
+constexpr Tile backward_tile(bool wide) { return wide ? Tile{32, 2, 8, 8} : Tile{16, 1, 16, 8}; }
+
+// Partial sums of one warp in one pass: vectors of one float for one value, of four for more.
+constexpr int partial_vectors(int values, int units) {
+  return values == 1 ? kPassRows * (units + 4) : units * (kPassRows + 1);
+}
+
+constexpr int kBiases = 8;  // of a thread, at most
+
+// Dynamic shared memory of a block.
+constexpr int64_t shared_bytes(const Tile& tile, int values, int k_blocks, int resident,
+                               int batch_tile) {
+  const int64_t partials =
+      int64_t(2) * kWarps * partial_vectors(values, tile.units) * (values == 1 ? 4 : 16);
+  const int per_warp = k_blocks_of_warp(k_blocks);
+  const int spilled = per_warp > resident ? per_warp - resident : 0;
+  const int64_t spill = int64_t(kWarps) * spilled * 2 * tile.tiles * 512;
+  const int64_t rows = (batch_tile + kPassRows - 1) / kPassRows * kPassRows;
+  const int64_t states = 3 * 4 * tile.units * rows;  // two and a length for each cell
+  return partials + spill + states + kBiases * 4 * kThreads;
+}
+
+}  // namespace seq2seq_ext::kernels::cuda::persistent
