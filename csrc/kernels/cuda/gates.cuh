@@ -34,6 +34,8 @@ struct Gates {
 
   Acc b_ih[G], b_hh[G];
 
+  Gates() = default;  // for who loads the biases himself, several at a time
+
   __device__ Gates(const RecurrentWeights& weights, int64_t H, int64_t unit) {
 #pragma unroll
     for (int g = 0; g < G; ++g) {
@@ -81,7 +83,7 @@ struct GateTile {
 
   // The unit, within the tile, of this thread's accumulators acc[G * set ...].
   __device__ static int own_unit(int set) {
-    return (int(threadIdx.x) / 32 * kSets + set) * 8 + int(threadIdx.x) % 32 / 4;
+    return (int(threadIdx.x) / 32 % kWarps * kSets + set) * 8 + int(threadIdx.x) % 32 / 4;
   }
 };
 

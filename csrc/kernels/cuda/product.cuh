@@ -11,6 +11,10 @@
 // so with rows of W handed out such that row 8 r + g of a warp is gate r of unit g, a thread holds
 // all gates of its unit (gates.cuh: GateTile).
 //
+// With kSplit > 1 there are kSplit groups of kWarps warps, each with a part of every K tile's k,
+// and reduce() adds the groups' sums and hands every group its share of the columns. (The order of
+// the sum then is another one, again the same for all sizes.)
+//
 // W and X pass through a ring of kStages tiles of 128 bytes a row in shared memory
 // (product_tile.cuh), filled by asynchronous copies kStages - 1 tiles ahead of the multiplication.
 #pragma once
@@ -20,9 +24,9 @@
 namespace seq2seq_ext::kernels::cuda {
 
 // Tiles in the ring: 48 KB on their way for every SM keep its memory busy.
-constexpr int default_stages(int rows) {
+__host__ __device__ constexpr int default_stages(int rows) {
   const int ahead = ((48 << 10) + rows * kTileBytes - 1) / (rows * kTileBytes);
-  return ahead < 2 ? 3 : ahead > 7 ? 8 : ahead + 1;
+  return ahead < 2 ? 3 : ahead > 11 ? 12 : ahead + 1;
 }
 
 // Copies a chunk's first `count` elements, and zeros behind them, asynchronously where the address
@@ -53,14 +57,15 @@ __device__ inline void copy_unaligned(Chunk<T>* place, const T* from, int count)
   }
 }
 
-template <class T, int kM_, int kN_, int kWarps_, int kStages_ = default_stages(kM_ + kN_)>
+template <class T, int kM_, int kN_, int kWarps_, int kStages_ = default_stages(kM_ + kN_),
+          int kSplit_ = 1>
 struct Product {
   using Acc = AccOf<T>;
-  static constexpr int kM = kM_, kN = kN_, kWarps = kWarps_, kStages = kStages_;
-  static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kWarpRows = kM / kWarps;
-  static constexpr int kRows = kWarpRows / 8, kCols = kN / 4;  // of one thread
-  static_assert(kM % (16 * kWarps) == 0 && kN % 8 == 0 && kStages >= 2);
+  using Shape = TileShape<kM_, kN_, kWarps_, kSplit_>;
+  static constexpr int kM = kM_, kN = kN_, kWarps = kWarps_, kStages = kStages_, kSplit = kSplit_;
+  static constexpr int kThreads = 32 * kWarps * kSplit;
+  static constexpr int kRows = Shape::kRows, kCols = Shape::kCols;  // of one thread
+  static_assert(kStages >= 2);
 
   // Dynamic shared memory that the constructor takes from the Carver.
   __host__ __device__ static constexpr size_t shared_bytes() {
@@ -68,14 +73,11 @@ struct Product {
   }
 
   __device__ explicit Product(gpu::Carver& carver)
-      : w_tiles_(carver.take<Chunk<T>>(kStages * kM * kTileChunks, 128)),
-        x_tiles_(carver.take<Chunk<T>>(kStages * kN * kTileChunks, 128)),
+      : ring_(carver.take<Chunk<T>>(kStages * (kM + kN) * kTileChunks, 128)),
         rows_(carver.take<const T*>(2 * (kM + kN), 128)) {}
 
-  __device__ static int row(int r) {
-    return int(threadIdx.x) / 32 * kWarpRows + 8 * r + int(threadIdx.x) % 32 / 4;
-  }
-  __device__ static int col(int c) { return 8 * (c / 2) + 2 * (int(threadIdx.x) % 4) + c % 2; }
+  __device__ static int row(int r) { return Shape::row(r); }
+  __device__ static int col(int c) { return Shape::col(c); }
 
   // acc[r][c] += sum over k < K of w_row(row(r))[k] * x_row(col(c))[k]. The functions map a row of
   // the tile to its address; null: a row of zeros. `aligned`: all rows start at multiples of 16
@@ -117,6 +119,46 @@ struct Product {
     consume(tiles(K), fill, stage, acc);
     consume(tiles(K2), fill, stage, acc2);
     __syncthreads();
+  }
+
+  // After run(), with kSplit > 1: the sums of all groups, for the columns share_col(c) of this
+  // thread's share; threads without owns_share() have none. Its shared memory is free again once
+  // the block has passed a barrier (run() begins with one).
+  static constexpr int kShare = kCols < kSplit ? 1 : kCols / kSplit;
+  __device__ static bool owns_share() { return Shape::split() * kShare < kCols; }
+  __device__ static int share_col(int c) { return col(Shape::split() * kShare + c); }
+
+  __device__ void reduce(const Acc (&acc)[kRows][kCols], Acc (&share)[kRows][kShare]) const {
+    static_assert(kShare * kSplit >= kCols);
+    static_assert(sizeof(Acc) * kSplit * kM * kN <= size_t(kStages) * (kM + kN) * kTileBytes);
+    constexpr int kGroupThreads = 32 * kWarps;
+    Acc* const sums = reinterpret_cast<Acc*>(ring_) + threadIdx.x % kGroupThreads;
+    const auto place = [&](int split, int r, int c) -> Acc& {
+      return sums[((split * kRows + r) * kCols + c) * kGroupThreads];
+    };
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int c = 0; c < kCols; ++c) place(Shape::split(), r, c) = acc[r][c];
+    }
+    __syncthreads();
+    if (!owns_share()) return;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int c = 0; c < kShare; ++c) {
+        const int at = Shape::split() * kShare + c;
+        Acc part[kSplit];
+#pragma unroll
+        for (int i = 0; i < kSplit; ++i) part[i] = place(i, r, at);
+#pragma unroll
+        for (int step = 1; step < kSplit; step *= 2) {
+#pragma unroll
+          for (int i = 0; i + step < kSplit; i += 2 * step) part[i] += part[i + step];
+        }
+        share[r][c] = part[0];
+      }
+    }
   }
 
  private:
@@ -161,8 +203,8 @@ struct Product {
     }
   };
 
-  __device__ Chunk<T>* w_tile(int stage) const { return w_tiles_ + stage * kM * kTileChunks; }
-  __device__ Chunk<T>* x_tile(int stage) const { return x_tiles_ + stage * kN * kTileChunks; }
+  __device__ Chunk<T>* w_tile(int stage) const { return ring_ + stage * (kM + kN) * kTileChunks; }
+  __device__ Chunk<T>* x_tile(int stage) const { return w_tile(stage) + kM * kTileChunks; }
 
   __device__ static int tiles(int64_t K) { return int((K + kTileK<T> - 1) / kTileK<T>); }
 
@@ -187,14 +229,13 @@ struct Product {
       gpu::cp_async_wait<kStages - 2>();
       __syncthreads();  // this tile is there for all threads, and all are done with the one before
       fill(stage == 0 ? kStages - 1 : stage - 1);
-      TileProduct<T, kM, kN, kWarps>::add(w_tile(stage), x_tile(stage), acc);
+      TileProduct<T, Shape>::add(w_tile(stage), x_tile(stage), acc);
       stage = stage == kStages - 1 ? 0 : stage + 1;
     }
   }
 
-  Chunk<T>* w_tiles_;  // [kStages][kM]
-  Chunk<T>* x_tiles_;  // [kStages][kN]
-  const T** rows_;     // [2][kM + kN]
+  Chunk<T>* ring_;  // [kStages][kM + kN] rows
+  const T** rows_;  // [2][kM + kN]
 };
 
 // Whether Product::run may be told that rows `stride` elements apart from `base` are aligned.

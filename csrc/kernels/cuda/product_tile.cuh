@@ -33,107 +33,116 @@ __device__ inline const Chunk<T>* tile_chunk(const Chunk<T>* tile, int row, int 
   return tile + row * kTileChunks + (chunk ^ (row % kTileChunks));
 }
 
-// acc += W X^T over one tile, thread (warp w, lane 4 g + t) owning rows w kM / kWarps + 8 r + g and
-// columns 8 (c / 2) + 2 t + c % 2. The order of the sum depends on neither the row, the column nor
-// the sizes. Here: float and double, by plain multiply-adds, in a chain of its own per tile:
-// shorter chains round less.
-template <class T, int kM, int kN, int kWarps>
+// acc += W X^T over one tile, by kWarps * kSplit warps: warp w (mod kWarps) has rows w kM / kWarps
+// .. of W, and all columns; warp w / kWarps of the kSplit has that part of the tile's k. A thread,
+// lane 4 g + t, owns rows 8 r + g of its warp and columns 8 (c / 2) + 2 t + c % 2. The order of a
+// sum depends on kSplit alone.
+template <int kM, int kN, int kWarps, int kSplit>
+struct TileShape {
+  static constexpr int kWarpRows = kM / kWarps;
+  static constexpr int kRows = kWarpRows / 8, kCols = kN / 4;  // of a thread
+  static constexpr int kChunks = kTileChunks / kSplit;         // of a warp
+  static_assert(kM % (16 * kWarps) == 0 && kN % 8 == 0);
+  static_assert(kSplit == 1 || kSplit == 2 || kSplit == 4);
+
+  __device__ static int lane() { return int(threadIdx.x) % 32; }
+  __device__ static int warp_row() { return int(threadIdx.x) / 32 % kWarps * kWarpRows; }
+  __device__ static int split() { return int(threadIdx.x) / 32 / kWarps; }
+  __device__ static int row(int r) { return warp_row() + 8 * r + lane() / 4; }
+  __device__ static int col(int c) { return 8 * (c / 2) + 2 * (lane() % 4) + c % 2; }
+};
+
+// float and double: plain multiply-adds, in a chain of its own per tile: shorter chains round less.
+template <class T, class Shape>
 struct TileProduct {
   using Acc = AccOf<T>;
-  static constexpr int kWarpRows = kM / kWarps;
-  static constexpr int kRows = kWarpRows / 8, kCols = kN / 4;
+  static constexpr int kRows = Shape::kRows, kCols = Shape::kCols;
 
   // Columns whose chains are in registers at a time, beside all of acc.
-  static constexpr int kGroup = kCols < 4 ? kCols : 4;
-  static_assert(kCols % kGroup == 0);
+  static constexpr int kGroup = kCols % 4 == 0 ? 4 : 2;
 
   __device__ static void add(const Chunk<T>* w, const Chunk<T>* x, Acc (&acc)[kRows][kCols]) {
-    const int lane = int(threadIdx.x) % 32;
-    const int first_row = int(threadIdx.x) / 32 * kWarpRows + lane / 4;
-    const int first_col = lane % 4 * 2;
+    const int first = Shape::split() * Shape::kChunks;
 #pragma unroll
     for (int group = 0; group < kCols; group += kGroup) {
       Acc chain[kRows][kGroup] = {};
 #pragma unroll 1
-      for (int j = 0; j < kTileChunks; ++j) {
+      for (int j = first; j < first + Shape::kChunks; ++j) {
         Chunk<T> a[kRows];
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) a[r] = *tile_chunk(w, first_row + 8 * r, j);
+        for (int r = 0; r < kRows; ++r) a[r] = *tile_chunk(w, Shape::row(r), j);
 #pragma unroll
-        for (int i = 0; i < kGroup; ++i) {
-          const int c = group + i;
-          const Chunk<T> b = *tile_chunk(x, first_col + 8 * (c / 2) + c % 2, j);
+        for (int c = 0; c < kGroup; ++c) {
+          const Chunk<T> b = *tile_chunk(x, Shape::col(group + c), j);
 #pragma unroll
           for (int r = 0; r < kRows; ++r) {
 #pragma unroll
-            for (int k = 0; k < kChunkK<T>; ++k) chain[r][i] += a[r].values[k] * b.values[k];
+            for (int k = 0; k < kChunkK<T>; ++k) chain[r][c] += a[r].values[k] * b.values[k];
           }
         }
       }
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
 #pragma unroll
-        for (int i = 0; i < kGroup; ++i) acc[r][group + i] += chain[r][i];
+        for (int c = 0; c < kGroup; ++c) acc[r][group + c] += chain[r][c];
       }
     }
   }
 };
 
 // 16-bit types: tensor cores, W as the A operand (16 x 16 pieces), X as the B operand (16 x 8).
-template <class T, int kM, int kN, int kWarps>
+template <class T, class Shape>
 struct TensorTileProduct {
-  static constexpr int kWarpRows = kM / kWarps;
-  static constexpr int kRows = kWarpRows / 8, kCols = kN / 4;
-  static constexpr int kPieces = kWarpRows / 16;
+  static constexpr int kRows = Shape::kRows, kCols = Shape::kCols;
+  static constexpr int kPieces = kRows / 2, kStrips = kCols / 2;
 
   __device__ static void add(const Chunk<T>* w, const Chunk<T>* x, float (&acc)[kRows][kCols]) {
-    const int lane = int(threadIdx.x) % 32;
-    // ldmatrix: lane l names row l % 8 of matrix l / 8. Four matrices are one piece of W (rows 0-7
-    // and 8-15 at the first, then the second eight k) ...
-    const int w_row = int(threadIdx.x) / 32 * kWarpRows + lane % 16, w_chunk = lane / 16;
-    // ... or eight rows of X at 32 successive k.
-    const int x_row = lane % 8, x_chunk = lane / 8;
+    // ldmatrix: lane l names row l % 8 of matrix l / 8. Four matrices are a piece of W (rows 0 .. 7
+    // and 8 .. 15 at the first eight k, then at the second), or two strips of X.
+    const int lane = Shape::lane();
+    const int first = Shape::split() * Shape::kChunks;
 #pragma unroll
-    for (int chunk = 0; chunk < kTileChunks; chunk += 4) {
-      uint32_t a[2][kPieces][4];
+    for (int step = 0; step < Shape::kChunks; step += 2) {
+      uint32_t a[kPieces][4];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-#pragma unroll
-        for (int piece = 0; piece < kPieces; ++piece) {
-          gpu::ldmatrix_x4(a[half][piece],
-                           tile_chunk(w, w_row + 16 * piece, chunk + 2 * half + w_chunk));
-        }
+      for (int piece = 0; piece < kPieces; ++piece) {
+        const int row = Shape::warp_row() + 16 * piece + lane % 16;
+        gpu::ldmatrix_x4(a[piece], tile_chunk(w, row, first + step + lane / 16));
       }
 #pragma unroll
-      for (int n = 0; n < kN / 8; ++n) {
+      for (int strip = 0; strip < kStrips; strip += 2) {
+        const int second =
+            strip + 1 < kStrips ? lane / 16 : 0;  // no second strip: the first, twice
         uint32_t b[4];
-        gpu::ldmatrix_x4(b, tile_chunk(x, x_row + 8 * n, chunk + x_chunk));
+        gpu::ldmatrix_x4(
+            b, tile_chunk(x, 8 * (strip + second) + lane % 8, first + step + lane / 8 % 2));
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const uint32_t b_half[2] = {b[2 * half], b[2 * half + 1]};
+        for (int i = 0; i < 2 && strip + i < kStrips; ++i) {
+          const uint32_t b_strip[2] = {b[2 * i], b[2 * i + 1]};
 #pragma unroll
-          for (int piece = 0; piece < kPieces; ++piece)
-            multiply(acc, piece, n, a[half][piece], b_half);
+          for (int piece = 0; piece < kPieces; ++piece) {
+            multiply(acc, piece, strip + i, a[piece], b_strip);
+          }
         }
       }
     }
   }
 
  private:
-  __device__ static void multiply(float (&acc)[kRows][kCols], int piece, int n,
+  __device__ static void multiply(float (&acc)[kRows][kCols], int piece, int strip,
                                   const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    float d[4] = {acc[2 * piece][2 * n], acc[2 * piece][2 * n + 1], acc[2 * piece + 1][2 * n],
-                  acc[2 * piece + 1][2 * n + 1]};
+    float d[4] = {acc[2 * piece][2 * strip], acc[2 * piece][2 * strip + 1],
+                  acc[2 * piece + 1][2 * strip], acc[2 * piece + 1][2 * strip + 1]};
     gpu::mma_m16n8k16(d, a, b, T{});
-    acc[2 * piece][2 * n] = d[0];
-    acc[2 * piece][2 * n + 1] = d[1];
-    acc[2 * piece + 1][2 * n] = d[2];
-    acc[2 * piece + 1][2 * n + 1] = d[3];
+    acc[2 * piece][2 * strip] = d[0];
+    acc[2 * piece][2 * strip + 1] = d[1];
+    acc[2 * piece + 1][2 * strip] = d[2];
+    acc[2 * piece + 1][2 * strip + 1] = d[3];
   }
 };
-template <int kM, int kN, int kWarps>
-struct TileProduct<bf16, kM, kN, kWarps> : TensorTileProduct<bf16, kM, kN, kWarps> {};
-template <int kM, int kN, int kWarps>
-struct TileProduct<fp16, kM, kN, kWarps> : TensorTileProduct<fp16, kM, kN, kWarps> {};
+template <class Shape>
+struct TileProduct<bf16, Shape> : TensorTileProduct<bf16, Shape> {};
+template <class Shape>
+struct TileProduct<fp16, Shape> : TensorTileProduct<fp16, Shape> {};
 
 }  // namespace seq2seq_ext::kernels::cuda
