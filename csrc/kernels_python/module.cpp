@@ -52,6 +52,7 @@ PYBIND11_MODULE(_kernels, m) {
       "outputs are filled with NaN before the kernel runs.";
   m.def("isa_name", &seq2seq_ext::kernels::cpu::isa_name);
   m.def("chunks", &seq2seq_ext::kernels_python::chunks, "count"_a, "threads"_a);
+  seq2seq_ext::kernels_python::bind_cross_entropy(m);
   seq2seq_ext::kernels_python::bind_decode(m);
   seq2seq_ext::kernels_python::bind_recurrent(m);
 }

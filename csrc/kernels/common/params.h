@@ -165,8 +165,58 @@ struct VocabPickParams {
   const void* hidden;          // (B, H) dtype, contiguous
   const void* weight;          // (V, H) dtype, contiguous
   const void* bias = nullptr;  // (V) dtype
-  void* log_probs;             // (B, K) state
-  int64_t* indices;            // (B, K)
+  double temperature = 1.0;    // > 0
+  const int32_t* banned = nullptr;  // (B, ceil(V/32)): bit v%32 of [v/32] bans word v; null: none
+  const int64_t* seed = nullptr;    // (1); null: the K largest
+  const int64_t* step = nullptr;    // (1), counts modulo 2^32; with a seed
+  const int64_t* rows = nullptr;    // (B) row ids; null: 0 .. B-1
+  void* log_probs;                  // (B, K) state
+  int64_t* indices;                 // (B, K)
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Linear + cross-entropy: torch's cross_entropy of the logits weight @ hidden + bias, without
+// writing (N, V) anything. N counts rows here, ignored ones included. With z a row's logits, y its
+// target, c the class weights, e the label smoothing:
+//   loss[n] = (1 - e) c[y] (lse - z[y]) + e / V * sum over v of c[v] (lse - z[v])
+// where lse = log of the sum of exp(z), and 0 where y == ignore_index. kSum adds the rows up; kMean
+// divides that by the sum of c[y] over the rows that count, and is 0 where that sum is 0. A row
+// whose target is neither in 0 .. V-1 nor ignored, or whose logits hold a NaN or +inf or are all
+// -inf, has loss and gradients NaN.
+
+enum class Reduction : int { kNone, kSum, kMean };
+
+struct CrossEntropyInputs {
+  DType dtype;
+  int64_t N, H, V;                     // H, V >= 1
+  const void* hidden;                  // (N, H) dtype, contiguous
+  const void* weight;                  // (V, H) dtype, contiguous
+  const void* bias = nullptr;          // (V) dtype
+  const int64_t* target;               // (N)
+  const void* class_weight = nullptr;  // (V) state; null: all 1
+  int64_t ignore_index;
+  double label_smoothing;  // 0 to 1
+  Reduction reduction;
+};
+
+struct CrossEntropyForwardParams {
+  CrossEntropyInputs in;
+  void* loss;  // (N) state for kNone, else (1)
+  void* lse;   // (N) state, for the backward; 0 for ignored rows
+  void* sums;  // (2) state, for the backward: kMean's divisor, and the sum of all class weights
+};
+
+struct CrossEntropyBackwardParams {
+  CrossEntropyInputs in;     // as given to the forward
+  const void* lse;           // from the forward
+  const void* sums;          // from the forward
+  const void* d_loss;        // (N) state for kNone, else (1)
+  void* d_hidden = nullptr;  // (N, H) dtype; null: not wanted, and so below
+  void* d_weight = nullptr;  // (V, H) dtype
+  void* d_bias = nullptr;    // (V) dtype
+  // CUDA: the logits' gradients are made for as many words at a time as keep within this (but never
+  // fewer than one tile).
+  int64_t work_bytes = int64_t{128} << 20;
 };
 
 }  // namespace seq2seq_ext::kernels

@@ -24,7 +24,7 @@ Choice choose() {
 #define SEQ2SEQ_EXT_TABLE(isa)                                                           \
   {                                                                                      \
     #isa, isa::sequence_forward, isa::sequence_backward, isa::step, isa::attention_step, \
-        isa::vocab_pick                                                                  \
+        isa::vocab_pick, isa::cross_entropy_forward, isa::cross_entropy_backward         \
   }
   static const Candidate candidates[] = {
   // best first
@@ -84,6 +84,8 @@ SEQ2SEQ_EXT_LAUNCH(sequence_backward, SequenceBackwardParams)
 SEQ2SEQ_EXT_LAUNCH(step, StepParams)
 SEQ2SEQ_EXT_LAUNCH(attention_step, AttentionStepParams)
 SEQ2SEQ_EXT_LAUNCH(vocab_pick, VocabPickParams)
+SEQ2SEQ_EXT_LAUNCH(cross_entropy_forward, CrossEntropyForwardParams)
+SEQ2SEQ_EXT_LAUNCH(cross_entropy_backward, CrossEntropyBackwardParams)
 #undef SEQ2SEQ_EXT_LAUNCH
 
 }  // namespace seq2seq_ext::kernels::cpu

@@ -25,19 +25,23 @@ struct KernelTable {
   Status (*step)(const StepParams&, const Runtime&);
   Status (*attention_step)(const AttentionStepParams&, const Runtime&);
   Status (*vocab_pick)(const VocabPickParams&, const Runtime&);
+  Status (*cross_entropy_forward)(const CrossEntropyForwardParams&, const Runtime&);
+  Status (*cross_entropy_backward)(const CrossEntropyBackwardParams&, const Runtime&);
 };
 
 // Chosen once per process; null if SEQ2SEQ_EXT_CPU_ISA asks for what is not there, with the reason
 // in `error`.
 const KernelTable* kernel_table(std::string* error);
 
-#define SEQ2SEQ_EXT_DECLARE_ISA(isa)                                       \
-  namespace isa {                                                          \
-  Status sequence_forward(const SequenceForwardParams&, const Runtime&);   \
-  Status sequence_backward(const SequenceBackwardParams&, const Runtime&); \
-  Status step(const StepParams&, const Runtime&);                          \
-  Status attention_step(const AttentionStepParams&, const Runtime&);       \
-  Status vocab_pick(const VocabPickParams&, const Runtime&);               \
+#define SEQ2SEQ_EXT_DECLARE_ISA(isa)                                                \
+  namespace isa {                                                                   \
+  Status sequence_forward(const SequenceForwardParams&, const Runtime&);            \
+  Status sequence_backward(const SequenceBackwardParams&, const Runtime&);          \
+  Status step(const StepParams&, const Runtime&);                                   \
+  Status attention_step(const AttentionStepParams&, const Runtime&);                \
+  Status vocab_pick(const VocabPickParams&, const Runtime&);                        \
+  Status cross_entropy_forward(const CrossEntropyForwardParams&, const Runtime&);   \
+  Status cross_entropy_backward(const CrossEntropyBackwardParams&, const Runtime&); \
   }
 SEQ2SEQ_EXT_DECLARE_ISA(baseline)
 #if SEQ2SEQ_EXT_X86_ISAS

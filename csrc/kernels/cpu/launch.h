@@ -16,6 +16,8 @@ Status sequence_backward(const SequenceBackwardParams& params, const Runtime& ru
 Status step(const StepParams& params, const Runtime& runtime);
 Status attention_step(const AttentionStepParams& params, const Runtime& runtime);
 Status vocab_pick(const VocabPickParams& params, const Runtime& runtime);
+Status cross_entropy_forward(const CrossEntropyForwardParams& params, const Runtime& runtime);
+Status cross_entropy_backward(const CrossEntropyBackwardParams& params, const Runtime& runtime);
 
 // "avx512", "avx2" or "baseline": the best one this machine has, or SEQ2SEQ_EXT_CPU_ISA. An unknown
 // or unsupported value of the variable makes every kernel return its message.

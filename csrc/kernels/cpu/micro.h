@@ -232,4 +232,25 @@ void pack_panel_columns(const RowAt& row_at, int64_t K, int64_t width, T* panel)
   }
 }
 
+// to[r - first][k] = rows[k][r] for k < count and r in [first, last).
+template <class T>
+void transpose_rows(const T* const* rows, int64_t count, int64_t first, int64_t last, T* to,
+                    int64_t to_stride) {
+  constexpr int64_t kTile = kLanesOf<T>;
+  for (int64_t r0 = first; r0 < last; r0 += kTile) {
+    const int64_t r1 = std::min(r0 + kTile, last);
+    int64_t k = 0;
+    if constexpr (kKStep<T> == 1) {
+      for (; r1 - r0 == kTile && k + kTile <= count; k += kTile) {
+        const T* block[kTile];
+        for (int64_t j = 0; j < kTile; ++j) block[j] = rows[k + j] + r0;
+        transpose_block<T>(block, to + (r0 - first) * to_stride + k, to_stride);
+      }
+    }
+    for (; k < count; ++k) {
+      for (int64_t r = r0; r < r1; ++r) to[(r - first) * to_stride + k] = rows[k][r];
+    }
+  }
+}
+
 }  // namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA

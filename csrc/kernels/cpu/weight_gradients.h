@@ -177,26 +177,6 @@ struct WeightGradients {
     }
   }
 
-  // left[r - first][k] = rows[k][r] for the member's rows r.
-  static void transpose_left(const T* const* rows, int64_t count, int64_t first, int64_t last,
-                             T* left) {
-    constexpr int64_t kTile = kLanesOf<T>;
-    for (int64_t r0 = first; r0 < last; r0 += kTile) {
-      const int64_t r1 = std::min(r0 + kTile, last);
-      int64_t k = 0;
-      if constexpr (kKStep<T> == 1) {
-        for (; r1 - r0 == kTile && k + kTile <= count; k += kTile) {
-          const T* block[kTile];
-          for (int64_t j = 0; j < kTile; ++j) block[j] = rows[k + j] + r0;
-          transpose_block<T>(block, left + (r0 - first) * kBlock + k, kBlock);
-        }
-      }
-      for (; k < count; ++k) {
-        for (int64_t r = r0; r < r1; ++r) left[(r - first) * kBlock + k] = rows[k][r];
-      }
-    }
-  }
-
   // out[map(r)] (+)= left[r] @ packed, for r in [first, last).
   template <class Map>
   void accumulate(const T* left, int64_t left_first, int64_t count, const T* packed, int64_t width,
@@ -314,7 +294,7 @@ struct WeightGradients {
       for_entries(start, count, [&](int64_t k, int64_t s, int64_t i) {
         pointers[k] = back.d_gates_row(work, s, i);
       });
-      transpose_left(pointers, count, first, last, left);
+      transpose_rows(pointers, count, first, last, left, kBlock);
       member.barrier->wait();
       if (w_ih != nullptr && first < input_last) {
         accumulate(left, first, count, x_panels, I, first, input_last, to_input, fresh, w_ih);
@@ -358,7 +338,7 @@ struct WeightGradients {
       for (int64_t k = 0; k < count; ++k) pointers[k] = outputs + k * H;
       pack_right(pointers, count, H, member, panels);
       for (int64_t k = 0; k < count; ++k) pointers[k] = work.d_hidden.data() + (start + k) * P;
-      transpose_left(pointers, count, member.begin(P), member.end(P), left);
+      transpose_rows(pointers, count, member.begin(P), member.end(P), left, kBlock);
       member.barrier->wait();
       accumulate(
           left, member.begin(P), count, panels, H, member.begin(P), member.end(P),
