@@ -8,6 +8,18 @@
 namespace seq2seq_ext::kernels_python {
 namespace {
 
+// The data of a C-contiguous array of integers of this shape; null for none.
+template <class T>
+const T* integers(const MaybeArray& a, const char* name, const Shape& shape) {
+  if (!a) return nullptr;
+  if (!a->dtype().is(py::dtype::of<T>()) || Shape(a->shape(), a->shape() + a->ndim()) != shape ||
+      (a->flags() & py::array::c_style) == 0) {
+    throw py::value_error(std::string(name) + ": expected contiguous " +
+                          std::string(py::str(py::dtype::of<T>())) + " of shape " + text(shape));
+  }
+  return static_cast<const T*>(a->data());
+}
+
 py::tuple attention_step(const py::array& query, const py::array& keys, const py::array& values,
                          const MaybeArray& lengths, const std::string& score, double scale,
                          const MaybeArray& w_query, const MaybeArray& v, int threads) {
@@ -51,8 +63,10 @@ py::tuple attention_step(const py::array& query, const py::array& keys, const py
   return py::make_tuple(context, weights);
 }
 
-py::tuple vocab_pick(const py::array& hidden, const py::array& weight, const MaybeArray& bias,
-                     int64_t k, int threads) {
+// What both vocabulary functions take.
+kernels::VocabPickParams vocab_params(const py::array& hidden, const py::array& weight,
+                                      const MaybeArray& bias, const MaybeArray& banned,
+                                      double temperature) {
   if (hidden.ndim() != 2 || weight.ndim() != 2) {
     throw py::value_error("expected hidden (B, H), weight (V, H)");
   }
@@ -61,12 +75,21 @@ py::tuple vocab_pick(const py::array& hidden, const py::array& weight, const May
   p.B = hidden.shape(0);
   p.H = hidden.shape(1);
   p.V = weight.shape(0);
-  p.K = k;
+  p.K = 1;
   p.hidden = input(hidden, "hidden", p.dtype, {p.B, p.H});
   p.weight = input(weight, "weight", p.dtype, {p.V, p.H});
   p.bias = input(bias, "bias", p.dtype, {p.V});
-  py::array log_probs = output(state_of(p.dtype), {p.B, std::max<int64_t>(k, 0)});
-  py::array_t<int64_t> indices({p.B, std::max<int64_t>(k, 0)});
+  p.banned = integers<int32_t>(banned, "banned", {p.B, (p.V + 31) / 32});
+  p.temperature = temperature;
+  return p;
+}
+
+// Runs the kernel and returns its outputs, of shape (B) with a seed, else (B, K).
+py::tuple run_vocab(kernels::VocabPickParams& p, int threads) {
+  Shape shape{p.B};
+  if (p.seed == nullptr) shape.push_back(std::max<int64_t>(p.K, 0));
+  py::array log_probs = output(state_of(p.dtype), shape);
+  py::array_t<int64_t> indices(shape);
   std::memset(indices.mutable_data(), 0xff, static_cast<size_t>(indices.nbytes()));
   p.log_probs = log_probs.mutable_data();
   p.indices = indices.mutable_data();
@@ -77,6 +100,23 @@ py::tuple vocab_pick(const py::array& hidden, const py::array& weight, const May
     expect_ok(status);
   }
   return py::make_tuple(log_probs, indices);
+}
+
+py::tuple vocab_pick(const py::array& hidden, const py::array& weight, const MaybeArray& bias,
+                     int64_t k, const MaybeArray& banned, double temperature, int threads) {
+  kernels::VocabPickParams p = vocab_params(hidden, weight, bias, banned, temperature);
+  p.K = k;
+  return run_vocab(p, threads);
+}
+
+py::tuple vocab_sample(const py::array& hidden, const py::array& weight, const MaybeArray& bias,
+                       int64_t seed, int64_t step, const MaybeArray& rows, const MaybeArray& banned,
+                       double temperature, int threads) {
+  kernels::VocabPickParams p = vocab_params(hidden, weight, bias, banned, temperature);
+  p.seed = &seed;
+  p.step = &step;
+  p.rows = integers<int64_t>(rows, "rows", {p.B});
+  return run_vocab(p, threads);
 }
 
 py::array evaluate(const std::string& function, const py::array& x) {
@@ -100,8 +140,12 @@ void bind_decode(py::module_& m) {
         "v"_a = py::none(), "threads"_a = 1,
         "query (B, Q), keys (B, S, A), values (B, S, C) -> context (B, C), weights (B, S)");
   m.def("vocab_pick", &vocab_pick, "hidden"_a, "weight"_a, "bias"_a = py::none(), py::kw_only(),
-        "k"_a = 1, "threads"_a = 1,
-        "hidden (B, H), weight (V, H), bias (V) -> log_probs (B, k), indices (B, k)");
+        "k"_a = 1, "banned"_a = py::none(), "temperature"_a = 1.0, "threads"_a = 1,
+        "hidden (B, H), weight (V, H), bias (V), banned (B, ceil(V/32)) int32 -> "
+        "log_probs (B, k), indices (B, k)");
+  m.def("vocab_sample", &vocab_sample, "hidden"_a, "weight"_a, "bias"_a = py::none(), py::kw_only(),
+        "seed"_a, "step"_a, "rows"_a = py::none(), "banned"_a = py::none(), "temperature"_a = 1.0,
+        "threads"_a = 1, "As vocab_pick, and rows (B) int64 -> log_probs (B), indices (B)");
   m.def("evaluate", &evaluate, "function"_a, "x"_a,
         "The kernels' own exp, sigmoid or tanh of every element of x");
 }

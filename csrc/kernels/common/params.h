@@ -154,14 +154,19 @@ struct AttentionStepParams {
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Vocabulary pick: the K largest of log_softmax(weight @ hidden + bias), without writing (B, V)
-// anything. Sorted by descending probability; ties go to the lowest index. A row whose logits hold
-// a NaN or +inf, or are all -inf, yields log-probability NaN and indices 0 .. K-1. Row b's result
-// depends on row b alone, bit for bit.
+// Vocabulary pick: the K largest of log_softmax(logits), logits = (weight @ hidden + bias) /
+// temperature, without writing (B, V) anything. Sorted by descending probability; ties go to the
+// lowest index. A banned word's logit counts as -inf, whatever it is. A row whose logits hold a NaN
+// or +inf, or are all -inf, yields log-probability NaN and indices 0 .. K-1. Row b's result depends
+// on row b alone, bit for bit.
+//
+// With a seed, one word is drawn from softmax(logits) instead, the one with the largest logit +
+// Gumbel noise; its log-probability is that of the distribution drawn from, without the noise. The
+// noise of a word depends on (seed, step, row id, word) alone (common/philox.h).
 
 struct VocabPickParams {
   DType dtype;
-  int64_t B, H, V, K;          // 1 <= K <= V
+  int64_t B, H, V, K;          // 1 <= K <= V; K == 1 with a seed
   const void* hidden;          // (B, H) dtype, contiguous
   const void* weight;          // (V, H) dtype, contiguous
   const void* bias = nullptr;  // (V) dtype

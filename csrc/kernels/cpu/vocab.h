@@ -4,16 +4,18 @@
 //
 // The vocabulary is cut into blocks of kBlock words, whatever the batch or the threads: threads
 // take blocks, a block's logits for a few rows at a time live in the first-level cache, and leave
-// behind their maximum, the sum of their exponentials, and what top-K wants of them. The blocks'
-// sums are then added in the order of the blocks.
+// behind their maximum, the sum of their exponentials, and what top-K (or the draw) wants of them.
+// The blocks' sums are then added in the order of the blocks.
 #pragma once
 
 #include <atomic>
 #include <memory>
 #include <string>
 
+#include "common/philox.h"
 #include "cpu/top_k.h"
 // These come before what is compiled for the ISA (target.h).
+#include "cpu/draw.h"
 #include "cpu/row_products.h"
 #include "cpu/softmax.h"
 
@@ -21,6 +23,7 @@ namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA {
 namespace {
 
 constexpr int64_t kBlock = 96;
+static_assert(kBlock % kDrawBlock == 0 && kDrawBlock == 32, "bans and draws go by 32 words");
 constexpr int64_t kBlockStride =
     kBlock + 16;  // room for the tiles' overhang; rows start on cache lines
 
@@ -41,13 +44,20 @@ class VocabPick {
         hidden_(rows * stride_),
         maxima_(rows * parts_),
         sums_(rows * parts_),
-        candidates_(int64_t{threads} * threads * p.K) {
+        candidates_(p.seed == nullptr ? int64_t{threads} * threads * p.K : 0),
+        drawn_(p.seed == nullptr ? 0 : int64_t{threads} * rows),
+        inverse_temperature_(static_cast<T>(1 / p.temperature)),
+        adjusted_(p.temperature != 1 || p.banned != nullptr) {
     pack_activations<P>(static_cast<const S*>(p.hidden) + first * p.H, rows, p.H, hidden_.data());
     for (int64_t b = 0; b < rows; ++b) {
       for (int64_t j = blocks_; j < parts_; ++j) {
         maxima_[b * parts_ + j] = -std::numeric_limits<T>::infinity();
         sums_[b * parts_ + j] = T(0);
       }
+    }
+    if (p.seed != nullptr) {
+      std::fill_n(drawn_.data(), threads * rows, Drawn<T>());
+      return;
     }
     for (int i = 0; i < threads; ++i) {
       owned_.push_back(std::make_unique<TopK<T>>(rows, p.K));
@@ -56,21 +66,20 @@ class VocabPick {
   }
 
   void run(const Member& member) {
-    TopK<T>& best = *best_[member.index];
     // Blocks are handed out a few at a time, in ascending order: a thread that was held up takes
     // fewer.
     const int64_t share = std::max<int64_t>(1, blocks_ / (8 * member.size));
     for (;;) {
       const int64_t begin = next_block_.fetch_add(share, std::memory_order_relaxed);
       if (begin >= blocks_) break;
-      for (int64_t j = begin; j < std::min(blocks_, begin + share); ++j) pick_block(j, best);
+      for (int64_t j = begin; j < std::min(blocks_, begin + share); ++j) pick_block(j, member);
     }
     member.barrier->wait();
     for (int64_t b = member.begin(rows_); b < member.end(rows_); ++b) finish_row(b, member);
   }
 
  private:
-  void pick_block(int64_t block, TopK<T>& best) {
+  void pick_block(int64_t block, const Member& member) {
     const int64_t v = block * kBlock, count = std::min(kBlock, p_.V - v);
     const S* weight = static_cast<const S*>(p_.weight) + v * p_.H;
     T bias[kBlock] = {};
@@ -85,22 +94,28 @@ class VocabPick {
       row_products<P>(weight, p_.H, count, p_.H, hidden_.data() + b * stride_, stride_, rows,
                       logits, kBlockStride, b == 0);
       for (int64_t i = 0; i < rows; ++i) {
-        pick_row(b + i, block, logits + i * kBlockStride, bias, count, best);
+        pick_row(b + i, block, logits + i * kBlockStride, bias, count, member);
       }
     }
   }
 
   SEQ2SEQ_EXT_INLINE void pick_row(int64_t b, int64_t block, T* logits, const T* bias,
-                                   int64_t count, TopK<T>& best) {
+                                   int64_t count, const Member& member) {
     for (int64_t i = count; i < kBlock; ++i) logits[i] = -std::numeric_limits<T>::infinity();
     for (int64_t i = 0; i < kBlock; i += Vec<T>::kLanes) {
       store<T>(logits + i, load(logits + i) + load(bias + i));
     }
+    if (adjusted_) adjust(b, block, logits);
     const SoftmaxPart<T> part = softmax_part(logits, kBlock);
     maxima_[b * parts_ + block] = part.max;
     sums_[b * parts_ + block] = part.sum;
-    if (!best.wants(b, part.max)) return;
     const int64_t v = block * kBlock;
+    if (p_.seed != nullptr) {
+      draw_block(draw_key(b), logits, v, count, part.max, drawn_[member.index * rows_ + b]);
+      return;
+    }
+    TopK<T>& best = *best_[member.index];
+    if (!best.wants(b, part.max)) return;
     if (p_.K == 1) {
       int64_t i = 0;
       while (i < count - 1 && logits[i] != part.max) ++i;
@@ -110,6 +125,38 @@ class VocabPick {
         if (best.wants(b, logits[i])) best.offer(b, logits[i], v + i);
       }
     }
+  }
+
+  // Temperature and bans.
+  __attribute__((noinline)) void adjust(int64_t b, int64_t block, T* logits) const {
+    const Vec<T> factor(inverse_temperature_);
+    for (int64_t i = 0; i < kBlock; i += Vec<T>::kLanes) {
+      store<T>(logits + i, load(logits + i) * factor);
+    }
+    if (p_.banned == nullptr) return;
+    const int64_t words = (p_.V + 31) / 32, first = block * (kBlock / 32);
+    const int32_t* banned = p_.banned + (first_ + b) * words + first;
+    for (int64_t j = 0; j < std::min<int64_t>(kBlock / 32, words - first); ++j) {
+      for (uint32_t rest = static_cast<uint32_t>(banned[j]); rest != 0; rest &= rest - 1) {
+        logits[32 * j + __builtin_ctz(rest)] = -std::numeric_limits<T>::infinity();
+      }
+    }
+  }
+
+  DrawKey draw_key(int64_t b) const {
+    const int64_t row = p_.rows != nullptr ? p_.rows[first_ + b] : first_ + b;
+    return {static_cast<uint64_t>(*p_.seed), static_cast<uint32_t>(*p_.step),
+            static_cast<uint64_t>(row)};
+  }
+
+  // The best of what the members drew.
+  Drawn<T> drawn(int64_t b, const Member& member) const {
+    Drawn<T> best = drawn_[b];
+    for (int i = 1; i < member.size; ++i) {
+      const Drawn<T>& other = drawn_[i * rows_ + b];
+      if (other.beats(best)) best = other;
+    }
+    return best;
   }
 
   void finish_row(int64_t b, const Member& member) {
@@ -124,8 +171,14 @@ class VocabPick {
       }
       return;
     }
-    Candidate<T>* const work = candidates_.data() + int64_t{member.index} * member.size * p_.K;
-    TopK<T>::merge(best_.data(), member.size, b, work, log_probs, indices);
+    if (p_.seed != nullptr) {
+      const Drawn<T> best = drawn(b, member);
+      log_probs[0] = best.logit;
+      indices[0] = best.index;
+    } else {
+      Candidate<T>* const work = candidates_.data() + int64_t{member.index} * member.size * p_.K;
+      TopK<T>::merge(best_.data(), member.size, b, work, log_probs, indices);
+    }
     const double log_sum = std::log(static_cast<double>(all.sum));
     for (int64_t k = 0; k < p_.K; ++k) {
       log_probs[k] = static_cast<T>((static_cast<double>(log_probs[k]) - all.max) - log_sum);
@@ -137,6 +190,9 @@ class VocabPick {
   ScratchArray<typename P::Activation> hidden_;  // (rows, stride)
   ScratchArray<T> maxima_, sums_;                // (rows, parts): softmax_part of each block
   ScratchArray<Candidate<T>> candidates_;        // (threads, threads, K): for merging
+  ScratchArray<Drawn<T>> drawn_;                 // (threads, rows), with a seed
+  const T inverse_temperature_;
+  const bool adjusted_;
   std::vector<std::unique_ptr<TopK<T>>> owned_;
   std::vector<TopK<T>*> best_;  // one a thread
   std::atomic<int64_t> next_block_{0};
@@ -164,6 +220,10 @@ Status vocab_pick(const VocabPickParams& p, const Runtime& runtime) {
   if (p.K < 1 || p.K > p.V) {
     return Status::invalid("vocab_pick: expected 1 <= K <= V = " + std::to_string(p.V) +
                            ", got K = " + std::to_string(p.K));
+  }
+  if (p.seed != nullptr && p.K != 1) {
+    return Status::invalid("vocab_pick: expected K = 1 with a seed, got K = " +
+                           std::to_string(p.K));
   }
   switch (p.dtype) {
     case DType::kFloat32:
