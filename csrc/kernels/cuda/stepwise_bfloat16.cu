@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: MIT
+#include "cuda/stepwise.cuh"
+
+namespace seq2seq_ext::kernels::cuda {
+template StepwiseKernels stepwise_kernels<bf16>();
+}  // namespace seq2seq_ext::kernels::cuda
