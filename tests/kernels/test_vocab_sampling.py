@@ -28,7 +28,10 @@ def philox(counter, key, rounds=10):
 
 def random_bits(seed, step, rows, V):
     """(B, V): the 32 bits of each word."""
-    split = lambda x: (int(x) & 0xFFFFFFFF, (int(x) >> 32) & 0xFFFFFFFF)
+
+    def split(x):
+        return int(x) & 0xFFFFFFFF, (int(x) >> 32) & 0xFFFFFFFF
+
     words = np.arange(V)
     call = words // 32 * 8 + words % 8
     row = np.asarray(rows, np.int64).view(U64)[:, None]

@@ -166,11 +166,11 @@ struct AttentionStepParams {
 
 struct VocabPickParams {
   DType dtype;
-  int64_t B, H, V, K;          // 1 <= K <= V; K == 1 with a seed
-  const void* hidden;          // (B, H) dtype, contiguous
-  const void* weight;          // (V, H) dtype, contiguous
-  const void* bias = nullptr;  // (V) dtype
-  double temperature = 1.0;    // > 0
+  int64_t B, H, V, K;               // 1 <= K <= V; K == 1 with a seed
+  const void* hidden;               // (B, H) dtype, contiguous
+  const void* weight;               // (V, H) dtype, contiguous
+  const void* bias = nullptr;       // (V) dtype
+  double temperature = 1.0;         // > 0
   const int32_t* banned = nullptr;  // (B, ceil(V/32)): bit v%32 of [v/32] bans word v; null: none
   const int64_t* seed = nullptr;    // (1); null: the K largest
   const int64_t* step = nullptr;    // (1), counts modulo 2^32; with a seed
