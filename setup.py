@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""Builds the C++ library `seq2seq_ext._C` against the LibTorch stable ABI; see pyproject.toml, too.
+"""Builds the libraries `seq2seq_ext._C` (CPU) and `seq2seq_ext._C_cuda` against the LibTorch stable
+ABI; see pyproject.toml, too.
 
 One wheel (cp310-abi3) serves every Python >= 3.10 and torch >= 2.10, whatever torch it was built
-with. The build reads no network and does not depend on the processor it runs on.
+with. The CUDA library is built where torch has CUDA and nvcc is found. The build reads no network
+and depends neither on the processor nor on the GPU of the machine it runs on.
 
-Environment: MAX_JOBS limits parallel compilers; SEQ2SEQ_EXT_DEBUG=1 builds with debug information,
-less optimised; SEQ2SEQ_EXT_BUILD=0 packages the Python files alone (the library then lies in the
-tree already, or is not wanted).
+Environment:
+    MAX_JOBS               parallel compilers, at most
+    CUDA_HOME              the CUDA toolkit; else that of the nvcc on PATH, else /usr/local/cuda
+    TORCH_CUDA_ARCH_LIST   GPU architectures, e.g. "8.0;9.0+PTX"; else those of CUDA_ARCHITECTURES
+    FORCE_CUDA=1           no CUDA toolkit, or one that does not fit torch, is an error
+    SEQ2SEQ_EXT_CUDA=0     leaves the CUDA library out
+    SEQ2SEQ_EXT_BUILD      "cpu", "cuda": that library alone; "0": the Python files alone (libraries
+                           then lie in the tree already, or are not wanted)
+    SEQ2SEQ_EXT_DEBUG=1    debug information, less optimised
 """
 
 import os
@@ -20,6 +28,7 @@ ROOT = Path(__file__).resolve().parent
 MIN_PYTHON = (3, 10)
 MIN_TORCH = (2, 10)
 MIN_GCC = 10  # the first with -std=c++20 and AVX-512 BF16
+CUDA_ARCHITECTURES = ["8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]  # and PTX of the last
 
 # Code for newer processors is chosen at run time, so there is no -march here. Contracting a * b + c
 # is allowed; nothing that changes what NaN, inf or the order of operations mean is. With these two
@@ -29,6 +38,7 @@ DEBUG = ["-O1", "-fno-omit-frame-pointer", "-g"]
 COMMON = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
 COMMON += ["-fvisibility=hidden", "-fvisibility-inlines-hidden", "-Wall"]
 COMMON += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # GCC 12 warns of its own headers
+NVCC = ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden,-fvisibility-inlines-hidden,-g0"]
 
 
 def stop(message):
@@ -49,6 +59,10 @@ def listed_sources(pattern):
         if not (ROOT / source).is_file():
             stop("{} is listed in csrc/sources.txt but does not exist.".format(source))
     return sources
+
+
+def optimisation():
+    return DEBUG if is_set("SEQ2SEQ_EXT_DEBUG", "0") else OPTIMISE
 
 
 def is_set(variable, default):
@@ -87,23 +101,118 @@ def check_compiler():
         stop("GCC >= {} is needed, found {}.".format(MIN_GCC, macros["__VERSION__"].strip('"')))
 
 
+def nvcc_says(nvcc, *options):
+    done = subprocess.run([str(nvcc), *options], capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def cuda_homes():
+    """Where a CUDA toolkit may be, best first."""
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        if os.environ.get(variable):
+            yield Path(os.environ[variable])
+    nvcc = shutil.which("nvcc")
+    if nvcc:  # may be a link or a script in another folder: ask it
+        for top in re.findall(
+            "TOP=(.+)", nvcc_says(nvcc, "--dryrun", "-E", "-x", "cu", os.devnull)
+        ):
+            yield Path(top.strip()).resolve()
+    yield Path("/usr/local/cuda")
+
+
+def find_cuda():
+    """(the CUDA toolkit's folder, None) or (None, why the CUDA library cannot be built)."""
+    import torch
+
+    if torch.version.cuda is None:
+        return None, "torch {} has no CUDA".format(torch.__version__)
+    needed = ("bin/nvcc", "include/cuda_runtime.h")
+    found = [home for home in cuda_homes() if all((home / name).is_file() for name in needed)]
+    if not found:
+        return None, "no CUDA toolkit found (nvcc and its headers); name one in CUDA_HOME"
+    home = found[0]
+    release = re.findall(r"release ([0-9.]+)", nvcc_says(home / "bin" / "nvcc", "--version"))
+    if [r.split(".")[0] for r in release] != [torch.version.cuda.split(".")[0]]:
+        text = "torch {} is built with CUDA {}, the toolkit in {} is CUDA {}"
+        return None, text.format(torch.__version__, torch.version.cuda, home, " ".join(release))
+    return home, None
+
+
+def architecture_flags(home):
+    """nvcc's options for the default architectures. None where TORCH_CUDA_ARCH_LIST is set: torch
+    turns that into options (and would, without either, take those of the GPUs in this machine)."""
+    if os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        return []
+    known = nvcc_says(home / "bin" / "nvcc", "--list-gpu-arch").split()
+    numbers = [name.replace(".", "") for name in CUDA_ARCHITECTURES]
+    numbers = [number for number in numbers if "compute_" + number in known]
+    pairs = [(number, "sm_" + number) for number in numbers]
+    pairs.append((numbers[-1], "compute_" + numbers[-1]))
+    return ["-gencode=arch=compute_{},code={}".format(*pair) for pair in pairs]
+
+
+def common_options():
+    """What both libraries are built with."""
+    suffixes = (".h", ".cuh")
+    headers = [path for path in sorted((ROOT / "csrc").rglob("*")) if path.suffix in suffixes]
+    return {
+        "include_dirs": [str(ROOT / "csrc" / "kernels")],
+        "define_macros": [("TORCH_TARGET_VERSION", "0x020a000000000000")],
+        # Named first: torch's libraries export parts of the C++ runtime, too, to be left alone.
+        "libraries": ["stdc++"],
+        "depends": [str(path.relative_to(ROOT)) for path in headers],
+        "py_limited_api": True,
+    }
+
+
 def cpu_library():
-    """seq2seq_ext._C: the CPU kernels and their bindings."""
+    """seq2seq_ext._C: the schemas of all ops, the CPU kernels and their bindings."""
     from torch.utils.cpp_extension import CppExtension
 
     return CppExtension(
         "seq2seq_ext._C",
-        listed_sources("kernels/(common|cpu)/|bindings/(?!cuda_)"),
-        include_dirs=[str(ROOT / "csrc" / "kernels")],
-        define_macros=[("TORCH_TARGET_VERSION", "0x020a000000000000")],
-        extra_compile_args={
-            "cxx": COMMON + (DEBUG if is_set("SEQ2SEQ_EXT_DEBUG", "0") else OPTIMISE)
-        },
-        # Named first: torch's libraries export parts of the C++ runtime, too, to be left alone.
-        libraries=["stdc++"],
-        depends=[str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*.h"))],
-        py_limited_api=True,
+        listed_sources("kernels/(common|cpu)/|bindings/(?!cuda_|host_)"),
+        extra_compile_args={"cxx": COMMON + optimisation()},
+        **common_options(),
     )
+
+
+def cuda_library(home):
+    """seq2seq_ext._C_cuda: the CUDA kernels and their bindings, for the ops that _C defines."""
+    from torch.utils import cpp_extension
+
+    cpp_extension.CUDA_HOME = str(home)
+    options = common_options()
+    options["define_macros"].append(("USE_CUDA", None))  # torch's headers: the shims for CUDA
+    library = cpp_extension.CUDAExtension(
+        "seq2seq_ext._C_cuda",
+        listed_sources("kernels/(common|cuda)/|bindings/(?!cpu_|host_|library)"),
+        extra_compile_args={
+            "cxx": COMMON + optimisation(),
+            "nvcc": [*NVCC, *architecture_flags(home)],
+        },
+        # The CUDA runtime is linked in, so that no other one has to be found; nobody sees it.
+        extra_link_args=["-Wl,--exclude-libs,ALL"],
+        **options,
+    )
+    place = library.libraries.index("cudart")
+    library.libraries[place : place + 1] = ["cudart_static", "rt", "pthread", "dl"]
+    return library
+
+
+def libraries():
+    """The libraries to build, as the environment asks for them."""
+    wanted = os.environ.get("SEQ2SEQ_EXT_BUILD") or "cpu,cuda"
+    found = [cpu_library()] if "cpu" in wanted else []
+    if "cuda" in wanted and is_set("SEQ2SEQ_EXT_CUDA", "1"):
+        home, problem = find_cuda()
+        if home:
+            found.append(cuda_library(home))
+        elif is_set("FORCE_CUDA", "0") or wanted == "cuda":
+            stop("the CUDA library cannot be built: {}.".format(problem))
+        else:
+            print("seq2seq_ext: the CUDA library is left out: {}.".format(problem))
+    return found
 
 
 def build_command():
@@ -113,6 +222,13 @@ def build_command():
         def build_extensions(self):
             check_compiler()
             super().build_extensions()
+
+        def build_extension(self, ext):
+            # Both libraries compile the bindings, each with options of its own.
+            shared = self.build_temp
+            self.build_temp = os.path.join(shared, ext.name)
+            super().build_extension(ext)
+            self.build_temp = shared
 
     return Build
 
@@ -129,7 +245,7 @@ def main():
         return
     check_torch()
     setup(
-        ext_modules=[cpu_library()],
+        ext_modules=libraries(),
         cmdclass={"build_ext": build_command()},
         options={"bdist_wheel": {"py_limited_api": "cp" + "".join(map(str, MIN_PYTHON))}},
     )

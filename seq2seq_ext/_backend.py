@@ -24,6 +24,9 @@ _LIBRARIES = {"cpu": "_C", "cuda": "_C_cuda"}
 # Device type -> why its library does not run. No entry: it runs.
 _problems: dict[str, str] = {}
 
+# The least compute capability that the CUDA kernels are written for.
+_OLDEST_GPU = (8, 0)
+
 
 class BackendWarning(UserWarning):
     """The plain PyTorch reference runs in place of a missing library."""
@@ -42,6 +45,9 @@ def load() -> None:
         if not path.exists():
             _problems[device_type] = f"{path.name} is not built"
             continue
+        if "cpu" in _problems:  # the CPU library defines the ops
+            _problems[device_type] = f"{path.name} needs the CPU library, and {_problems['cpu']}"
+            continue
         try:
             torch.ops.load_library(path)
         except OSError as error:
@@ -51,8 +57,15 @@ def load() -> None:
 
 def available(device_type: str = "cpu") -> bool:
     """Whether the C++ library for `device_type` ("cpu" or "cuda") is loaded."""
+    return problem_of_library(device_type) is None
+
+
+def problem_of_library(device_type: str) -> str | None:
+    """Why the library does not run; None: it does."""
     load()
-    return device_type in _LIBRARIES and device_type not in _problems
+    if device_type not in _LIBRARIES:
+        return "there is no library for this device type"
+    return _problems.get(device_type)
 
 
 def _callers_stacklevel() -> int:
@@ -63,18 +76,7 @@ def _callers_stacklevel() -> int:
     return level
 
 
-@functools.cache
-def _warn_of_fallback(device_type: str) -> None:
-    problem = _problems.get(device_type, "there is no library for this device type")
-    warnings.warn(
-        f"seq2seq_ext runs its slow PyTorch reference for {device_type} tensors: {problem}. "
-        "See seq2seq_ext.backend_info(); SEQ2SEQ_EXT_STRICT=1 makes this an error.",
-        BackendWarning,
-        stacklevel=_callers_stacklevel(),
-    )
-
-
-_Function = TypeVar("_Function", bound=Callable[..., bool])
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def constant_in_graphs(function: _Function) -> _Function:
@@ -87,33 +89,70 @@ def constant_in_graphs(function: _Function) -> _Function:
     return function
 
 
+@functools.cache
+def _gpu_problem(index: int | None) -> str | None:
+    capability = torch.cuda.get_device_capability(index)
+    if capability >= _OLDEST_GPU:
+        return None
+    needed, found = (".".join(map(str, version)) for version in (_OLDEST_GPU, capability))
+    return f"the kernels need a GPU of compute capability {needed}, this one has {found}"
+
+
+@constant_in_graphs
+def problem_of(device: torch.device) -> str | None:
+    """Why no library serves this device; None: one does."""
+    problem = problem_of_library(device.type)
+    return _gpu_problem(device.index) if problem is None and device.type == "cuda" else problem
+
+
+@functools.cache
+def _warn_of_fallback(device_type: str, problem: str) -> None:
+    warnings.warn(
+        f"seq2seq_ext runs its slow PyTorch reference for {device_type} tensors: {problem}. "
+        "See seq2seq_ext.backend_info(); SEQ2SEQ_EXT_STRICT=1 makes this an error.",
+        BackendWarning,
+        stacklevel=_callers_stacklevel(),
+    )
+
+
 def strict() -> bool:
     """Whether a missing library is an error instead of a warning."""
     return os.environ.get("SEQ2SEQ_EXT_STRICT", "0") not in ("", "0")
 
 
 @constant_in_graphs
-def use_library(device_type: str) -> bool:
+def use_library(device: torch.device) -> bool:
     """Whether an op on such tensors calls the library; else it runs the reference, after a warning.
 
     Raises:
         RuntimeError: the library is missing and SEQ2SEQ_EXT_STRICT is set.
     """
-    if available(device_type):
+    problem = problem_of(device)
+    if problem is None:
         return True
     if strict():
-        problem = _problems.get(device_type, "there is no library for this device type")
         raise RuntimeError(
-            f"seq2seq_ext has no {device_type} library and SEQ2SEQ_EXT_STRICT is set: {problem}"
+            f"seq2seq_ext has no {device.type} library and SEQ2SEQ_EXT_STRICT is set: {problem}"
         )
-    _warn_of_fallback(device_type)
+    _warn_of_fallback(device.type, problem)
     return False
+
+
+def _describe_gpu(index: int) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(index)
+    return {
+        "name": properties.name,
+        "arch": 10 * properties.major + properties.minor,
+        "sms": properties.multi_processor_count,
+        "problem": problem_of(torch.device("cuda", index)),
+    }
 
 
 def backend_info() -> dict[str, Any]:
     """What runs, as plain data: versions, and each device type's library or why it is missing.
 
     `cpu["isa"]` is the instruction set the CPU kernels use: "avx512", "avx2" or "baseline".
+    `cuda["devices"]` are the GPUs that torch sees; asking for them starts CUDA in this process.
     """
     from . import __version__
 
@@ -122,17 +161,19 @@ def backend_info() -> dict[str, Any]:
         return {
             "available": found,
             "library": str(library_path(device_type)) if found else None,
-            "problem": _problems.get(device_type),
+            "problem": problem_of_library(device_type),
         }
 
     cpu = describe("cpu")
     cpu["isa"] = torch.ops.seq2seq_ext.cpu_isa() if cpu["available"] else None
     cpu["threads"] = torch.get_num_threads()
+    cuda = describe("cuda")
+    cuda["devices"] = [_describe_gpu(index) for index in range(torch.cuda.device_count())]
     return {
         "version": __version__,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "strict": strict(),
         "cpu": cpu,
-        "cuda": describe("cuda"),
+        "cuda": cuda,
     }

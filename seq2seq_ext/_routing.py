@@ -28,10 +28,12 @@ def transformed() -> bool:
 
 
 def has_kernel(x: Tensor) -> bool:
-    if (x.is_cpu and HAVE_CPU) or (x.is_cuda and HAVE_CUDA) or (x.is_meta and HAVE_CPU):
+    if (HAVE_CPU and (x.is_cpu or x.is_meta)) or (
+        HAVE_CUDA and x.is_cuda and _backend.problem_of(x.device) is None
+    ):
         # The kernels know plain backward only; the reference can be transformed in every way.
         return not transformed()
-    return _backend.use_library(x.device.type)
+    return _backend.use_library(x.device)
 
 
 def needs_grad(x: Tensor, h: Tensor, weights: Sequence[Tensor], c: Tensor | None = None) -> bool:

@@ -41,5 +41,6 @@ using Library = torch::stable::detail::StableLibrary;
 void register_sequence_ops(Library& m);
 void register_step_ops(Library& m);
 void register_decode_ops(Library& m);
+void register_plan(Library& m);  // CUDA only
 
 }  // namespace seq2seq_ext::bindings

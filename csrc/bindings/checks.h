@@ -154,8 +154,8 @@ inline void expect_ok(const kernels::Status& status) {
   if (!status) throw std::runtime_error("seq2seq_ext: " + status.message());
 }
 
-inline kernels::DType kernel_dtype(const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
+inline kernels::DType kernel_dtype(ScalarType type) {
+  switch (type) {
     case ScalarType::Double:
       return kernels::DType::kFloat64;
     case ScalarType::BFloat16:
@@ -165,6 +165,9 @@ inline kernels::DType kernel_dtype(const Tensor& tensor) {
     default:
       return kernels::DType::kFloat32;
   }
+}
+inline kernels::DType kernel_dtype(const Tensor& tensor) {
+  return kernel_dtype(tensor.scalar_type());
 }
 
 }  // namespace seq2seq_ext::bindings

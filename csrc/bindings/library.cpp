@@ -45,4 +45,8 @@ REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
       "vocab_pick(Tensor hidden, Tensor weight, Tensor? bias, int k) -> (Tensor log_probs, "
       "Tensor indices)");
   m.def("cpu_isa() -> str");
+  m.def(
+      "sequence_plan(str cell, ScalarType dtype, int T, int B, int I, int H, int P, "
+      "int directions, bool backward, int arch, int sms, int shared_per_block) -> "
+      "(bool persistent, str reason, int[] cut)");
 }

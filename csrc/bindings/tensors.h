@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <array>
+#include <cstring>
 
 #include "checks.h"
 
@@ -40,7 +41,12 @@ inline Tensor allocate(const Tensor& like, std::initializer_list<int64_t> sizes,
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.begin(),
                                                   strides.data(), shim_dtype(type), device_type,
                                                   like.get_device_index(), &handle));
-  return Tensor(handle);
+  Tensor result(handle);
+#ifdef SEQ2SEQ_EXT_POISON  // tests: NaN and -1, so that an element left unwritten is seen
+  const auto count = static_cast<size_t>(sizes.size() ? sizes.begin()[0] * strides[0] : 1);
+  std::memset(result.mutable_data_ptr(), 0xff, count * result.element_size());
+#endif
+  return result;
 }
 
 inline Tensor allocate(const Tensor& like, std::initializer_list<int64_t> sizes) {

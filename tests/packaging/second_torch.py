@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""A virtual environment with another torch than the library was built with: the oldest supported.
+"""Virtual environments with other torches than the CPU library was built with: the oldest supported
+one, and one with the CUDA that the CUDA library is built for.
 
-The only torch on the package index for it is the CUDA build, whose `import torch` wants 3 GB of
-NVIDIA libraries that no CPU op calls. They are not installed: empty stand-ins take their place,
-libraries of the same names in which every function returns an error. torch finds no GPU and its CPU
-half works as ever. The environment is kept between runs.
+The torches on the package index are CUDA builds, whose `import torch` wants 3 GB of NVIDIA libraries
+that nobody calls without a GPU. They are not installed: empty stand-ins take their place, libraries
+of the same names in which every function returns an error. torch finds no GPU and its CPU half works
+as ever. The environments are kept between runs.
 
-    python tests/packaging/second_torch.py      makes it and prints its interpreter
+    python tests/packaging/second_torch.py VERSION      makes one and prints its interpreter
 """
 
 import re
@@ -15,9 +16,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-VERSION = "2.10.0"
+OLDEST = "2.10.0"
+WITH_CUDA_13 = "2.11.0"
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = ROOT / ".venv-second-torch"
 # What torch imports, without the NVIDIA packages it also asks for.
 REQUIREMENTS = ["filelock", "fsspec", "jinja2", "networkx", "sympy", "typing_extensions"]
 NVIDIA_LIBRARY = re.compile(r"NEEDED\s+(lib(?:cu|nccl|nvshmem|nvrtc|nvJit|nvToolsExt)\S*)")
@@ -82,19 +83,20 @@ def _make_stand_ins(folder: Path) -> None:
         subprocess.run(["cc", *options, "-o", folder / library, source], check=True)
 
 
-def interpreter() -> Path:
-    """The Python of the environment, which is made if it is not there yet.
+def interpreter(version: str) -> Path:
+    """The Python of the environment with that torch, which is made if it is not there yet.
 
     Raises:
         UnavailableError: pip cannot install that torch here (no network, or none for this Python).
     """
-    python = ENVIRONMENT / "bin" / "python"
-    finished = ENVIRONMENT / f"finished-{VERSION}"
+    environment = ROOT / f".venv-torch-{version}"
+    python = environment / "bin" / "python"
+    finished = environment / "finished"
     if finished.exists():
         return python
-    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
-    _pip_install(python, "--no-deps", f"torch=={VERSION}")
+    shutil.rmtree(environment, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    _pip_install(python, "--no-deps", f"torch=={version}")
     _pip_install(python, *REQUIREMENTS)
     find = "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])"
     _make_stand_ins(Path(_output(python, "-c", find).strip()) / "lib")
@@ -104,4 +106,4 @@ def interpreter() -> Path:
 
 
 if __name__ == "__main__":
-    print(interpreter())
+    print(interpreter(sys.argv[1]))
