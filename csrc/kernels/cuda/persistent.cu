@@ -92,7 +92,35 @@ Status persistent_forward(const ForwardChunk& chunk, const Plan& plan, const Run
   const Status started =
       start(shape, chunk.begin, chunk.end, 1, initial, plan, runtime, args.group);
   if (!started) return started;
-  return forward_lstm(shape.dtype, args, plan, shape.directions, runtime);
+  Launcher<ForwardArgs>* const launchers[] = {forward_lstm, forward_gru, forward_rnn_tanh,
+                                              forward_rnn_relu};
+  return launchers[int(shape.cell)](shape.dtype, args, plan, shape.directions, runtime);
+}
+
+Status persistent_backward(const BackwardChunk& chunk, const Plan& plan, const Runtime& runtime) {
+  const SequenceBackwardParams& p = *chunk.params;
+  const SequenceShape& shape = p.shape;
+  if (!plan.persistent) return Status::invalid("persistent_backward: the plan is another's");
+  BackwardArgs args{};
+  for (int d = 0; d < shape.directions; ++d) {
+    const auto& from = chunk.direction[d];
+    const auto& given = p.direction[d];
+    args.reverse[d] = shape.reverse[d];
+    args.direction[d] = {given.weights.w_hh, given.h0,     given.c0, given.saved_gates,
+                         given.saved_cells,  from.d_gates, from.dh,  from.dc};
+  }
+  args.y = p.y;
+  args.y_stride_t = p.y_stride_t;
+  args.y_stride_b = p.y_stride_b;
+  args.dy = p.dy;
+  args.dy_stride_t = p.dy_stride_t;
+  args.dy_stride_b = p.dy_stride_b;
+  const Status started = start(shape, chunk.begin, chunk.end, int(num_gates(shape.cell)), Initial{},
+                               plan, runtime, args.group);
+  if (!started) return started;
+  Launcher<BackwardArgs>* const launchers[] = {backward_lstm, backward_gru, backward_rnn_tanh,
+                                               backward_rnn_relu};
+  return launchers[int(shape.cell)](shape.dtype, args, plan, shape.directions, runtime);
 }
 
 }  // namespace seq2seq_ext::kernels::cuda

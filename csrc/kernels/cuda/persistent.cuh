@@ -73,6 +73,13 @@ __device__ inline T* exchanged(uint4* buffer, const Group& group, int k, int n) 
   return reinterpret_cast<T*>(buffer + (k / 8 * group.batch_tile + n)) + k % 8;
 }
 
+template <class T>
+__device__ inline uint4 packed(const T (&values)[8]) {
+  uint4 words;
+  memcpy(&words, values, sizeof(words));
+  return words;
+}
+
 // Elements k ... k + 7 of a row of `length`, zero behind its end.
 template <class T>
 __device__ inline uint4 eight_values(const T* row, int k, int length) {
@@ -82,9 +89,7 @@ __device__ inline uint4 eight_values(const T* row, int k, int length) {
   T values[8];
 #pragma unroll
   for (int i = 0; i < 8; ++i) values[i] = k + i < length ? row[k + i] : from_acc<T>(0.f);
-  uint4 words;
-  memcpy(&words, values, sizeof(words));
-  return words;
+  return packed(values);
 }
 
 // A warp returns when blocks [first, last] of its group have each published `count` times.
@@ -102,10 +107,16 @@ __device__ inline void publish(unsigned* flag) {
 }
 
 // A warp's slice of the product: its weights and its K blocks.
-template <class T, int kTiles, int kResident, int kDepth>
+template <class T, int kTiles, int kResident>
 class Slice {
+  // K blocks whose values are under way at a time, for one and for two columns: what covers the
+  // latency of L2, in the same registers.
+  static constexpr int kSlots = 8;
+  template <int kColumns>
+  static constexpr int kDepth = kResident < kSlots / kColumns ? kResident : kSlots / kColumns;
+  static_assert(kResident % kDepth<1> == 0 && kResident % kDepth<2> == 0);
+
  public:
-  static_assert(kResident % kDepth == 0);
   using Sums = float[kTiles][2][4];  // [16 rows of W][8 batch rows][element of the fragment]
 
   // source(i, k8): eight values of W, number k8 ... k8 + 7 of K, of row i * 8 + g of the block.
@@ -141,50 +152,63 @@ class Slice {
 
   int first, count;  // K blocks of this warp
 
+  __device__ static int spilled_vectors(const Group& group) {
+    return kWarps * group.spilled * 2 * kTiles * 32;
+  }
+
   // Begins to load the first values of `columns` (1 or 2) times eight batch rows from `row` on.
   __device__ __forceinline__ void start(const uint4* buffer, int row, int columns) {
     const int lane = int(threadIdx.x) % 32;
     from_ = buffer + (first * 4 + lane % 4) * row_step_ + row + lane / 4;
-#pragma unroll
-    for (int i = 0; i < kDepth; ++i) {
-      if (i < count) fetch(i, i, columns);
+    if (columns == 2) {
+      start<2>();
+    } else {
+      start<1>();
     }
   }
 
   // sums += W X^T over the slice; start() has been called with the same `columns`.
-  template <int kColumns>
-  __device__ __forceinline__ void run(Sums& sums) {
-#pragma unroll
-    for (int i = 0; i < kResident; ++i) {
-      if (i < resident_) {
-        multiply<kColumns>(i % kDepth, weights_[i], sums);
-        if (i + kDepth < count) fetch(i % kDepth, i + kDepth, kColumns);
-      }
-    }
-#pragma unroll 1
-    for (int i = resident_; i < count; i += kDepth) {
-#pragma unroll
-      for (int j = 0; j < kDepth; ++j) {
-        if (i + j >= count) break;
-        uint32_t a[2][kTiles][4];
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-#pragma unroll
-          for (int tile = 0; tile < kTiles; ++tile) {
-            const uint4 words = spilled(i + j, half, tile);
-            a[half][tile][0] = words.x;
-            a[half][tile][1] = words.y;
-            a[half][tile][2] = words.z;
-            a[half][tile][3] = words.w;
-          }
-        }
-        multiply<kColumns>(j, a, sums);
-        if (i + j + kDepth < count) fetch(j, i + j + kDepth, kColumns);
-      }
+  __device__ __forceinline__ void run(int columns, Sums& sums) {
+    if (columns == 2) {
+      run<2>(sums);
+    } else {
+      run<1>(sums);
     }
   }
 
  private:
+  template <int kColumns>
+  __device__ __forceinline__ void start() {
+#pragma unroll
+    for (int i = 0; i < kDepth<kColumns>; ++i) {
+      if (i < count) fetch<kColumns>(i, i);
+    }
+  }
+
+  template <int kColumns>
+  __device__ __forceinline__ void run(Sums& sums) {
+    constexpr int kAhead = kDepth<kColumns>;
+#pragma unroll
+    for (int i = 0; i < kResident; ++i) {
+      if (i < resident_) {
+        multiply<kColumns>(i % kAhead, weights_[i], sums);
+        if (i + kAhead < count) fetch<kColumns>(i % kAhead, i + kAhead);
+      }
+    }
+#pragma unroll 1
+    for (int i = resident_; i < count; i += kAhead) {
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) {
+        if (i + j < count) {
+          uint32_t a[2][kTiles][4];
+          load_spilled(i + j, a);
+          multiply<kColumns>(j, a, sums);
+          if (i + j + kAhead < count) fetch<kColumns>(j, i + j + kAhead);
+        }
+      }
+    }
+  }
+
   // Rows g and g + 8 of a tile, of both products of a K block.
   template <class Source>
   __device__ __forceinline__ void load(const Source& source, int tile, int i, uint32_t (&a)[4],
@@ -204,10 +228,28 @@ class Slice {
     return spill_[(((i - resident_) * 2 + half) * kTiles + tile) * 32];
   }
 
-  __device__ __forceinline__ void fetch(int slot, int i, int columns) {
+  __device__ __forceinline__ void load_spilled(int i, uint32_t (&a)[2][kTiles][4]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        const uint4 words = spilled(i, half, tile);
+        a[half][tile][0] = words.x;
+        a[half][tile][1] = words.y;
+        a[half][tile][2] = words.z;
+        a[half][tile][3] = words.w;
+      }
+    }
+  }
+
+  // K block i's values are in slots i % kDepth * kColumns and following.
+  template <int kColumns>
+  __device__ __forceinline__ void fetch(int slot, int i) {
     const uint4* from = from_ + i * 4 * row_step_;
-    values_[slot][0] = __ldcg(from);  // written by other blocks: never from L1
-    if (columns > 1) values_[slot][1] = __ldcg(from + 8);
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) {
+      values_[slot * kColumns + c] = __ldcg(from + 8 * c);  // others write it: never from L1
+    }
   }
 
   template <int kColumns>
@@ -219,7 +261,7 @@ class Slice {
       for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
         for (int c = 0; c < kColumns; ++c) {
-          const uint4& x = values_[slot][c];
+          const uint4& x = values_[slot * kColumns + c];
           const uint32_t b[2] = {half == 0 ? x.x : x.z, half == 0 ? x.y : x.w};
           gpu::mma_m16n8k16(sums[tile][c], a[half][tile], b, T{});
         }
@@ -228,7 +270,7 @@ class Slice {
   }
 
   uint32_t weights_[kResident][2][kTiles][4];
-  uint4 values_[kDepth][2];  // K block i is in slot i % kDepth
+  uint4 values_[kSlots];
   const uint4* from_;
   uint4* spill_;
   int resident_, row_step_;

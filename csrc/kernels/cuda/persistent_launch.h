@@ -41,6 +41,17 @@ struct ForwardArgs {
   } direction[kMaxDirections];
 };
 
+struct BackwardArgs {
+  Group group;
+  int64_t y_stride_t, y_stride_b, dy_stride_t, dy_stride_b;
+  const void *y, *dy;
+  bool reverse[kMaxDirections];
+  struct Direction {
+    const void *w_hh, *h0, *c0, *saved_gates, *saved_cells;
+    void *d_gates, *dh, *dc;
+  } direction[kMaxDirections];
+};
+
 // Launches a kernel of which all blocks have to be resident at once.
 template <class Args>
 Status launch(const char* name, void (*kernel)(Args), const Args& args, const Plan& plan,
@@ -56,7 +67,10 @@ Status launch(const char* name, void (*kernel)(Args), const Args& args, const Pl
   return Status::invalid(std::string(name) + ": launch failed");
 }
 
-Status forward_lstm(DType dtype, const ForwardArgs& args, const Plan& plan, int directions,
-                    const Runtime& runtime);
+template <class Args>
+using Launcher = Status(DType dtype, const Args& args, const Plan& plan, int directions,
+                        const Runtime& runtime);
+Launcher<ForwardArgs> forward_lstm, forward_gru, forward_rnn_tanh, forward_rnn_relu;
+Launcher<BackwardArgs> backward_lstm, backward_gru, backward_rnn_tanh, backward_rnn_relu;
 
 }  // namespace seq2seq_ext::kernels::cuda::persistent

@@ -20,20 +20,20 @@ constexpr int k_blocks_of_warp(int k_blocks) { return (k_blocks + kWarps - 1) / 
 // Blocks of 32 in a product over `values` exchanged values of each unit. Units are padded to eight.
 constexpr int k_blocks(int values, int64_t H) { return int(((H + 7) / 8 * 8 * values + 31) / 32); }
 
-// One kernel's tile: 16 * tiles rows of the weights, whose fragments of `resident` K blocks stay in
-// registers; `depth` K blocks of exchanged values are under way at a time.
+// One kernel's tile: 16 * tiles rows of the weights, whose fragments of up to `resident` K blocks
+// stay in a warp's registers.
 struct Tile {
-  int units, tiles, resident, depth;
+  int units, tiles, resident;
 };
 
 // Forward: rows are all gates of the units. Registers a thread spends on weights: 8 * tiles *
 // resident, here 128 of the 255 it can have, or 96 for the GRU.
 constexpr Tile forward_tile(int gates) {
-  return gates == 4 ? Tile{16, 4, 4, 4} : gates == 3 ? Tile{16, 3, 4, 4} : Tile{32, 2, 8, 4};
+  return gates == 4 ? Tile{16, 4, 4} : gates == 3 ? Tile{16, 3, 4} : Tile{32, 2, 8};
 }
 
 // Backward: rows are the units, K is gates * H. 16 units load fewer weights, 32 exchange less.
-constexpr Tile backward_tile(bool wide) { return wide ? Tile{32, 2, 8, 8} : Tile{16, 1, 16, 8}; }
+constexpr Tile backward_tile(bool wide) { return wide ? Tile{32, 2, 8} : Tile{16, 1, 16}; }
 
 // Partial sums of one warp in one pass: vectors of one float for one value, of four for more.
 constexpr int partial_vectors(int values, int units) {
