@@ -240,7 +240,7 @@ struct Product {
 
 // Whether Product::run may be told that rows `stride` elements apart from `base` are aligned.
 template <class T>
-bool rows_aligned(const void* base, int64_t stride, int64_t K) {
+__host__ __device__ inline bool rows_aligned(const void* base, int64_t stride, int64_t K) {
   constexpr int64_t kPer16 = 16 / sizeof(T);
   return reinterpret_cast<uintptr_t>(base) % 16 == 0 && stride % kPer16 == 0 && K % kPer16 == 0;
 }
