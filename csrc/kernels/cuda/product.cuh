@@ -29,34 +29,6 @@ __host__ __device__ constexpr int default_stages(int rows) {
   return ahead < 2 ? 3 : ahead > 11 ? 12 : ahead + 1;
 }
 
-// Copies a chunk's first `count` elements, and zeros behind them, asynchronously where the address
-// lets it.
-template <class T>
-__device__ inline void copy_unaligned(Chunk<T>* place, const T* from, int count) {
-  const auto address = reinterpret_cast<uintptr_t>(from);
-  const auto bytes = [&](int offset, int size) {  // of the piece of `size` at `offset`
-    return unsigned(min(max(count * int(sizeof(T)) - offset, 0), size));
-  };
-  const auto piecewise = [&](auto size) {
-    constexpr int kSize = decltype(size)::value;
-#pragma unroll
-    for (int offset = 0; offset < 16; offset += kSize) {
-      const unsigned n = bytes(offset, kSize);
-      const char* source = reinterpret_cast<const char*>(from) + (n == 0 ? 0 : offset);
-      gpu::cp_async<kSize>(reinterpret_cast<char*>(place) + offset, source, n);
-    }
-  };
-  if (address % 16 == 0) {
-    gpu::cp_async16(place, from, bytes(0, 16));
-  } else if (address % 8 == 0) {
-    piecewise(std::integral_constant<int, 8>());
-  } else if (address % 4 == 0) {
-    piecewise(std::integral_constant<int, 4>());
-  } else {
-    for (int i = 0; i < kChunkK<T>; ++i) place->values[i] = i < count ? from[i] : T(0.f);
-  }
-}
-
 template <class T, int kM_, int kN_, int kWarps_, int kStages_ = default_stages(kM_ + kN_),
           int kSplit_ = 1>
 struct Product {
@@ -90,9 +62,8 @@ struct Product {
     __syncthreads();
     Source source{rows_, K, aligned};
     const auto fill = [&](int stage) { source.fill(w_tile(stage), x_tile(stage)); };
-    int stage = 0;
-    start(fill);
-    consume(tiles(K), fill, stage, acc);
+    TileRing<kStages> ring(fill);
+    ring.consume(tiles(K), fill, [&](int stage) { multiply(stage, acc); });
     __syncthreads();
   }
 
@@ -114,10 +85,9 @@ struct Product {
       }
       source.fill(w_tile(stage), x_tile(stage));
     };
-    int stage = 0;
-    start(fill);
-    consume(tiles(K), fill, stage, acc);
-    consume(tiles(K2), fill, stage, acc2);
+    TileRing<kStages> ring(fill);
+    ring.consume(tiles(K), fill, [&](int stage) { multiply(stage, acc); });
+    ring.consume(tiles(K2), fill, [&](int stage) { multiply(stage, acc2); });
     __syncthreads();
   }
 
@@ -197,7 +167,7 @@ struct Product {
         } else if (aligned) {
           gpu::cp_async16(place, from + begin);
         } else {
-          copy_unaligned(place, from + begin, count);
+          copy_chunk(place, from + begin, count);
         }
       }
     }
@@ -215,23 +185,9 @@ struct Product {
     }
   }
 
-  // Fills all stages but the last.
-  template <class Fill>
-  __device__ void start(const Fill& fill) {
-#pragma unroll 1
-    for (int stage = 0; stage < kStages - 1; ++stage) fill(stage);
-  }
-
-  template <class Fill>
-  __device__ void consume(int tiles, const Fill& fill, int& stage, Acc (&acc)[kRows][kCols]) {
-#pragma unroll 1
-    for (int i = 0; i < tiles; ++i) {
-      gpu::cp_async_wait<kStages - 2>();
-      __syncthreads();  // this tile is there for all threads, and all are done with the one before
-      fill(stage == 0 ? kStages - 1 : stage - 1);
-      TileProduct<T, Shape>::add(w_tile(stage), x_tile(stage), acc);
-      stage = stage == kStages - 1 ? 0 : stage + 1;
-    }
+  __device__ void multiply(int stage, Acc (&acc)[kRows][kCols]) const {
+    const RowsView<T> w{w_tile(stage)}, x{x_tile(stage)};
+    TileProduct<T, Shape>::add(w, x, acc);
   }
 
   Chunk<T>* ring_;  // [kStages][kM + kN] rows

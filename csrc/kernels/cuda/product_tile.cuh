@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
-// One K tile of a product in shared memory, and the multiplication of it.
+// One K tile of a product in shared memory: its layout, its filling and the multiplication of it.
 //
-// A tile holds 128 bytes of each row: 8 chunks of 16 bytes, chunk j of row i at place j ^ (i % 8)
-// of its row. Eight rows read at one chunk (ldmatrix, or the lanes of a warp), or eight chunks of
-// one row written by eight lanes, then touch every bank once.
+// A tile holds 128 bytes of k of every row, in lines of chunks of 16 bytes. Where an operand is
+// contiguous along k, a line is a row's 8 chunks; where it is contiguous across its rows, a line is
+// one k of all rows. Chunk j of line i lies at place j ^ (i % 8) of its line, so that eight lines
+// read at one chunk (ldmatrix, or the lanes of a warp), or eight chunks of a line written by eight
+// lanes, touch every bank once.
 #pragma once
 
 #include "cuda/math.cuh"
@@ -24,14 +26,91 @@ struct alignas(16) Chunk {
   T values[kChunkK<T>];
 };
 
-template <class T>
-__device__ inline Chunk<T>* tile_chunk(Chunk<T>* tile, int row, int chunk) {
-  return tile + row * kTileChunks + (chunk ^ (row % kTileChunks));
+template <class T, int kLineChunks = kTileChunks>
+__device__ inline Chunk<T>* tile_chunk(Chunk<T>* tile, int line, int chunk) {
+  return tile + line * kLineChunks + (chunk ^ (line % 8));
 }
-template <class T>
-__device__ inline const Chunk<T>* tile_chunk(const Chunk<T>* tile, int row, int chunk) {
-  return tile + row * kTileChunks + (chunk ^ (row % kTileChunks));
+template <class T, int kLineChunks = kTileChunks>
+__device__ inline const Chunk<T>* tile_chunk(const Chunk<T>* tile, int line, int chunk) {
+  return tile + line * kLineChunks + (chunk ^ (line % 8));
 }
+
+// Copies a chunk's first `count` elements, and zeros behind them, asynchronously where the address
+// lets it.
+template <class T>
+__device__ inline void copy_chunk(Chunk<T>* place, const T* from, int count) {
+  const auto address = reinterpret_cast<uintptr_t>(from);
+  const auto bytes = [&](int offset, int size) {  // of the piece of `size` at `offset`
+    return unsigned(min(max(count * int(sizeof(T)) - offset, 0), size));
+  };
+  const auto piecewise = [&](auto size) {
+    constexpr int kSize = decltype(size)::value;
+#pragma unroll
+    for (int offset = 0; offset < 16; offset += kSize) {
+      const unsigned n = bytes(offset, kSize);
+      const char* source = reinterpret_cast<const char*>(from) + (n == 0 ? 0 : offset);
+      gpu::cp_async<kSize>(reinterpret_cast<char*>(place) + offset, source, n);
+    }
+  };
+  if (address % 16 == 0) {
+    gpu::cp_async16(place, from, bytes(0, 16));
+  } else if (address % 8 == 0) {
+    piecewise(std::integral_constant<int, 8>());
+  } else if (address % 4 == 0) {
+    piecewise(std::integral_constant<int, 4>());
+  } else {
+    for (int i = 0; i < kChunkK<T>; ++i) place->values[i] = i < count ? from[i] : T(0.f);
+  }
+}
+
+// A tile whose lines are rows ...
+template <class T>
+struct RowsView {
+  const Chunk<T>* tile;
+
+  // kChunkK values of one row, from k = chunk * kChunkK on.
+  __device__ Chunk<T> values(int row, int chunk) const { return *tile_chunk(tile, row, chunk); }
+
+  // What this lane names to ldmatrix (lane l: row l % 8 of matrix l / 8) for 16 rows and two chunks
+  // of k: as a piece of the A operand, rows first ...
+  __device__ void load_a(uint32_t (&a)[4], int row, int chunk) const {
+    const int lane = int(threadIdx.x) % 32;
+    gpu::ldmatrix_x4(a, tile_chunk(tile, row + lane % 16, chunk + lane / 16));
+  }
+  // ... or as two strips of the B operand, k first. `second`: where the second strip's rows lie
+  // behind the first's, 8 or (there is none: the first again) 0.
+  __device__ void load_b(uint32_t (&b)[4], int row, int second, int chunk) const {
+    const int lane = int(threadIdx.x) % 32;
+    gpu::ldmatrix_x4(b,
+                     tile_chunk(tile, row + lane / 16 * second + lane % 8, chunk + lane / 8 % 2));
+  }
+};
+
+// ... and one whose lines are k, of kCount rows each.
+template <class T, int kCount>
+struct ColumnsView {
+  static constexpr int kLineChunks = kCount / kChunkK<T>;
+  static_assert(kLineChunks % 8 == 0);
+  const Chunk<T>* tile;
+
+  __device__ Chunk<T> values(int row, int chunk) const {
+    Chunk<T> result;
+#pragma unroll
+    for (int i = 0; i < kChunkK<T>; ++i) {
+      const auto* line = tile_chunk<T, kLineChunks>(tile, chunk * kChunkK<T> + i, row / kChunkK<T>);
+      result.values[i] = line->values[row % kChunkK<T>];
+    }
+    return result;
+  }
+  __device__ void load_a(uint32_t (&a)[4], int row, int chunk) const {
+    const int lane = int(threadIdx.x) % 32, k = 8 * (chunk + lane / 16) + lane % 8;
+    gpu::ldmatrix_x4_trans(a, tile_chunk<T, kLineChunks>(tile, k, row / 8 + lane / 8 % 2));
+  }
+  __device__ void load_b(uint32_t (&b)[4], int row, int second, int chunk) const {
+    const int lane = int(threadIdx.x) % 32, k = 8 * (chunk + lane / 8 % 2) + lane % 8;
+    gpu::ldmatrix_x4_trans(b, tile_chunk<T, kLineChunks>(tile, k, (row + lane / 16 * second) / 8));
+  }
+};
 
 // acc += W X^T over one tile, by kWarps * kSplit warps: warp w (mod kWarps) has rows w kM / kWarps
 // .. of W, and all columns; warp w / kWarps of the kSplit has that part of the tile's k. A thread,
@@ -61,7 +140,8 @@ struct TileProduct {
   // Columns whose chains are in registers at a time, beside all of acc.
   static constexpr int kGroup = kCols % 4 == 0 ? 4 : 2;
 
-  __device__ static void add(const Chunk<T>* w, const Chunk<T>* x, Acc (&acc)[kRows][kCols]) {
+  template <class WView, class XView>
+  __device__ static void add(const WView& w, const XView& x, Acc (&acc)[kRows][kCols]) {
     const int first = Shape::split() * Shape::kChunks;
 #pragma unroll
     for (int group = 0; group < kCols; group += kGroup) {
@@ -70,10 +150,10 @@ struct TileProduct {
       for (int j = first; j < first + Shape::kChunks; ++j) {
         Chunk<T> a[kRows];
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) a[r] = *tile_chunk(w, Shape::row(r), j);
+        for (int r = 0; r < kRows; ++r) a[r] = w.values(Shape::row(r), j);
 #pragma unroll
         for (int c = 0; c < kGroup; ++c) {
-          const Chunk<T> b = *tile_chunk(x, Shape::col(group + c), j);
+          const Chunk<T> b = x.values(Shape::col(group + c), j);
 #pragma unroll
           for (int r = 0; r < kRows; ++r) {
 #pragma unroll
@@ -96,26 +176,20 @@ struct TensorTileProduct {
   static constexpr int kRows = Shape::kRows, kCols = Shape::kCols;
   static constexpr int kPieces = kRows / 2, kStrips = kCols / 2;
 
-  __device__ static void add(const Chunk<T>* w, const Chunk<T>* x, float (&acc)[kRows][kCols]) {
-    // ldmatrix: lane l names row l % 8 of matrix l / 8. Four matrices are a piece of W (rows 0 .. 7
-    // and 8 .. 15 at the first eight k, then at the second), or two strips of X.
-    const int lane = Shape::lane();
+  template <class WView, class XView>
+  __device__ static void add(const WView& w, const XView& x, float (&acc)[kRows][kCols]) {
     const int first = Shape::split() * Shape::kChunks;
 #pragma unroll
     for (int step = 0; step < Shape::kChunks; step += 2) {
       uint32_t a[kPieces][4];
 #pragma unroll
       for (int piece = 0; piece < kPieces; ++piece) {
-        const int row = Shape::warp_row() + 16 * piece + lane % 16;
-        gpu::ldmatrix_x4(a[piece], tile_chunk(w, row, first + step + lane / 16));
+        w.load_a(a[piece], Shape::warp_row() + 16 * piece, first + step);
       }
 #pragma unroll
       for (int strip = 0; strip < kStrips; strip += 2) {
-        const int second =
-            strip + 1 < kStrips ? lane / 16 : 0;  // no second strip: the first, twice
         uint32_t b[4];
-        gpu::ldmatrix_x4(
-            b, tile_chunk(x, 8 * (strip + second) + lane % 8, first + step + lane / 8 % 2));
+        x.load_b(b, 8 * strip, strip + 1 < kStrips ? 8 : 0, first + step);
 #pragma unroll
         for (int i = 0; i < 2 && strip + i < kStrips; ++i) {
           const uint32_t b_strip[2] = {b[2 * i], b[2 * i + 1]};
@@ -144,5 +218,32 @@ template <class Shape>
 struct TileProduct<bf16, Shape> : TensorTileProduct<bf16, Shape> {};
 template <class Shape>
 struct TileProduct<fp16, Shape> : TensorTileProduct<fp16, Shape> {};
+
+// A ring of tiles in shared memory, filled kStages - 1 tiles ahead of their use. fill(stage) queues
+// the copies of the next tile, if there is one, and always commits them; multiply(stage) uses them.
+template <int kStages>
+class TileRing {
+ public:
+  template <class Fill>
+  __device__ explicit TileRing(const Fill& fill) {
+#pragma unroll 1
+    for (int stage = 0; stage < kStages - 1; ++stage) fill(stage);
+  }
+
+  template <class Fill, class Multiply>
+  __device__ void consume(int tiles, const Fill& fill, const Multiply& multiply) {
+#pragma unroll 1
+    for (int i = 0; i < tiles; ++i) {
+      gpu::cp_async_wait<kStages - 2>();
+      __syncthreads();  // this tile is there for all threads, and all are done with the one before
+      fill(stage_ == 0 ? kStages - 1 : stage_ - 1);
+      multiply(stage_);
+      stage_ = stage_ == kStages - 1 ? 0 : stage_ + 1;
+    }
+  }
+
+ private:
+  int stage_ = 0;  // the next to be used
+};
 
 }  // namespace seq2seq_ext::kernels::cuda
