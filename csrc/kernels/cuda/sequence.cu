@@ -3,6 +3,7 @@
 // as one product a direction, then the chunk's recurrence, all directions together.
 #include "cuda/recurrence.h"
 #include "cuda/sequence_rows.h"
+#include "cuda/sequence_states.h"
 
 namespace seq2seq_ext::kernels::cuda {
 namespace {
@@ -33,15 +34,12 @@ Status sequence_forward(const SequenceForwardParams& params, const Runtime& runt
   const DType sums = sum_type(s.dtype);
   const int64_t gate_rows = num_gates(s.cell) * s.H;
 
+  initial_states(queue, params);
   ForwardChunk chunk{};
   chunk.params = &params;
   for (int d = 0; d < s.directions; ++d) {
-    const auto& direction = params.direction[d];
-    copy(queue, s.dtype, direction.h0, s.B * s.P, direction.h_n);
-    chunk.direction[d].h = direction.h_n;
-    if (s.cell != Cell::kLstm) continue;
-    copy(queue, sums, direction.c0, s.B * s.H, direction.c_n);
-    chunk.direction[d].c = direction.c_n;
+    chunk.direction[d].h = params.direction[d].h_n;
+    chunk.direction[d].c = params.direction[d].c_n;
   }
   if (s.T == 0) return queue.status();
 

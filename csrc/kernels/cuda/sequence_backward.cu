@@ -3,6 +3,7 @@
 // first, all directions together, which leaves the gates' gradients; then everything else.
 #include "cuda/recurrence.h"
 #include "cuda/sequence_gradients.h"
+#include "cuda/sequence_states.h"
 
 namespace seq2seq_ext::kernels::cuda {
 namespace {
@@ -34,12 +35,11 @@ BackwardChunk last_chunk(Queue& queue, const SequenceBackwardParams& params) {
     auto& to = chunk.direction[d];
     to.d_gates = queue.allocate(s.T * s.B * num_saved(s.cell) * s.H, s.dtype);
     to.dh = queue.allocate(s.B * s.P, sums);
-    widen(queue, s.dtype, from.dh_n, s.B * s.P, to.dh);
     if (from.weights.w_hr != nullptr) to.d_hidden = queue.allocate(s.T * s.B * s.P, s.dtype);
     if (s.cell != Cell::kLstm) continue;
     to.dc = from.dc0 != nullptr ? from.dc0 : queue.allocate(s.B * s.H, sums);
-    copy(queue, sums, from.dc_n, s.B * s.H, to.dc);
   }
+  final_gradients(queue, chunk);
   return chunk;
 }
 
@@ -64,10 +64,9 @@ Status sequence_backward(const SequenceBackwardParams& params, const Runtime& ru
                              : stepwise_backward(chunk, runtime);
     });
   }
+  initial_gradients(queue, chunk);
   GateGradients given{&params, {}, {}};
   for (int d = 0; d < s.directions; ++d) {
-    void* const dh0 = params.direction[d].dh0;
-    if (dh0 != nullptr) narrow(queue, s.dtype, chunk.direction[d].dh, s.B * s.P, dh0);
     given.d_gates[d] = chunk.direction[d].d_gates;
     given.d_hidden[d] = chunk.direction[d].d_hidden;
   }

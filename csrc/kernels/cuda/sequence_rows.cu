@@ -39,12 +39,9 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <class From, class To>
-__global__ void __launch_bounds__(kThreads)
-    convert_kernel(const From* from, int64_t count, To* to) {
-  for (int64_t i = first_index(); i < count; i += index_step()) {
-    to[i] = from_acc<To>(static_cast<AccOf<To>>(to_acc(from[i])));
-  }
+template <class T>
+__global__ void __launch_bounds__(kThreads) narrow_kernel(const float* from, int64_t count, T* to) {
+  for (int64_t i = first_index(); i < count; i += index_step()) to[i] = from_acc<T>(from[i]);
 }
 
 template <class Word>
@@ -74,13 +71,6 @@ void copy_words(Queue& queue, DType dtype, const TimeBatch& from, int64_t first,
   launch_copy<uint16_t>(queue, scale, from, first, lengths, last, to);
 }
 
-template <class From, class To>
-void convert(Queue& queue, const void* from, int64_t count, void* to) {
-  if (count == 0) return;
-  queue.launch("convert", convert_kernel<From, To>, grid_of(count), kThreads,
-               static_cast<const From*>(from), count, static_cast<To*>(to));
-}
-
 }  // namespace
 
 void copy_rows(Queue& queue, DType dtype, const TimeBatch& from, int64_t first,
@@ -99,17 +89,15 @@ void copy(Queue& queue, DType dtype, const void* from, int64_t count, void* to) 
   copy_words(queue, dtype, {from, count, count, 1, 1, count}, 0, nullptr, false, to);
 }
 
-void widen(Queue& queue, DType dtype, const void* from, int64_t count, void* to) {
-  if (from == nullptr || sum_type(dtype) == dtype)
-    return copy(queue, sum_type(dtype), from, count, to);
-  if (dtype == DType::kBFloat16) return convert<bf16, float>(queue, from, count, to);
-  convert<fp16, float>(queue, from, count, to);
-}
-
 void narrow(Queue& queue, DType dtype, const void* from, int64_t count, void* to) {
   if (sum_type(dtype) == dtype) return copy(queue, dtype, from, count, to);
-  if (dtype == DType::kBFloat16) return convert<float, bf16>(queue, from, count, to);
-  convert<float, fp16>(queue, from, count, to);
+  dispatch_dtype(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    if constexpr (sizeof(T) == 2) {
+      queue.launch("narrow", narrow_kernel<T>, grid_of(count), kThreads,
+                   static_cast<const float*>(from), count, static_cast<T*>(to));
+    }
+  });
 }
 
 }  // namespace seq2seq_ext::kernels::cuda

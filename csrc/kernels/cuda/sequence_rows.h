@@ -34,8 +34,7 @@ void copy_last_rows(Queue& queue, DType dtype, const TimeBatch& from, const int6
 // to (count) = from; null: zero.
 void copy(Queue& queue, DType dtype, const void* from, int64_t count, void* to);
 
-// Between a storage type and its sum type. widen: null is zero.
-void widen(Queue& queue, DType dtype, const void* from, int64_t count, void* to);
+// to (count) of `dtype` = from of its sum type.
 void narrow(Queue& queue, DType dtype, const void* from, int64_t count, void* to);
 
 // A (T, B, W) array as matrices of up to `steps` times' rows: in place where its rows are evenly
