@@ -1,41 +1,69 @@
-// preempt.cpp - kernels are compiled with -fsanitize=thread but linked with these callbacks instead of
-// libtsan: every memory access of a kernel becomes a point where the scheduler may switch fibers.
-#include <host_execution/host_execution.h>
-#undef threadIdx
-#undef blockIdx
-#undef blockDim
-#undef gridDim
-namespace hx { unsigned preempt_roll(); void preempt(); }
-static inline void point(const void* p) {
-  hx::Thread* t = hx::hx_cur;
-  if (!t || !hx::options().preempt) return;
-  const char* c = static_cast<const char*>(p);
-  if (c >= t->stack && c < t->stack + (256 << 10)) return;      // own stack: not shared
-  if (hx::preempt_roll() == 0) hx::preempt();
+// SPDX-License-Identifier: MIT
+// Switches at memory accesses. Kernels are compiled with -fsanitize=thread but linked with these
+// functions for its library's: the compiler puts a call to one of them at every access, and with
+// HOST_EXECUTION_PREEMPT=n one call of n lets the other threads run.
+#include "host_execution/internal.h"
+
+namespace hx {
+namespace {
+
+void may_switch(const volatile void* address) {
+  if (current == nullptr || options().preempt == 0) return;
+  const auto* p = static_cast<const volatile char*>(address);
+  const bool own = p >= current->fiber.stack && p < current->fiber.stack + stack_bytes();
+  if (!own && random_below(options().preempt) == 0) yield();
 }
+
+}  // namespace
+}  // namespace hx
+
 extern "C" {
+
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_vptr_read(void**) {}
-#define ACC(n) void __tsan_read##n(void* p) { point(p); } void __tsan_write##n(void* p) { point(p); } \
-  void __tsan_unaligned_read##n(void* p) { point(p); } void __tsan_unaligned_write##n(void* p) { point(p); } \
-  void __tsan_volatile_read##n(void* p) { point(p); } void __tsan_volatile_write##n(void* p) { point(p); }
-ACC(1) ACC(2) ACC(4) ACC(8) ACC(16)
-void __tsan_read_range(void* p, unsigned long) { point(p); }
-void __tsan_write_range(void* p, unsigned long) { point(p); }
-#define ATOM(n, T) \
-  T __tsan_atomic##n##_load(const volatile T* p, int) { point((const void*)p); return __atomic_load_n(p, 5); } \
-  void __tsan_atomic##n##_store(volatile T* p, T v, int) { point((const void*)p); __atomic_store_n(p, v, 5); } \
-  T __tsan_atomic##n##_exchange(volatile T* p, T v, int) { point((const void*)p); return __atomic_exchange_n(p, v, 5); } \
-  T __tsan_atomic##n##_fetch_add(volatile T* p, T v, int) { point((const void*)p); return __atomic_fetch_add(p, v, 5); } \
-  T __tsan_atomic##n##_fetch_sub(volatile T* p, T v, int) { point((const void*)p); return __atomic_fetch_sub(p, v, 5); } \
-  T __tsan_atomic##n##_fetch_or(volatile T* p, T v, int) { point((const void*)p); return __atomic_fetch_or(p, v, 5); } \
-  T __tsan_atomic##n##_fetch_and(volatile T* p, T v, int) { point((const void*)p); return __atomic_fetch_and(p, v, 5); } \
-  int __tsan_atomic##n##_compare_exchange_strong(volatile T* p, T* c, T v, int, int) { point((const void*)p); return __atomic_compare_exchange_n(p, c, v, false, 5, 5); } \
-  int __tsan_atomic##n##_compare_exchange_weak(volatile T* p, T* c, T v, int, int) { point((const void*)p); return __atomic_compare_exchange_n(p, c, v, false, 5, 5); }
-ATOM(8, unsigned char) ATOM(16, unsigned short) ATOM(32, unsigned) ATOM(64, unsigned long)
+void __tsan_read_range(void* p, unsigned long) { hx::may_switch(p); }
+void __tsan_write_range(void* p, unsigned long) { hx::may_switch(p); }
 void __tsan_atomic_signal_fence(int) {}
 void __tsan_atomic_thread_fence(int) {}
-}
+
+#define ACCESS(kind, size) \
+  void __tsan_##kind##size(void* p) { hx::may_switch(p); }
+#define ACCESSES(kind) \
+  ACCESS(kind, 1) ACCESS(kind, 2) ACCESS(kind, 4) ACCESS(kind, 8) ACCESS(kind, 16)
+ACCESSES(read)
+ACCESSES(write)
+ACCESSES(unaligned_read)
+ACCESSES(unaligned_write)
+ACCESSES(volatile_read)
+ACCESSES(volatile_write)
+
+#define ATOMIC(bits, T)                                                                            \
+  T __tsan_atomic##bits##_load(const volatile T* p, int) {                                         \
+    hx::may_switch(p);                                                                             \
+    return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                                   \
+  }                                                                                                \
+  void __tsan_atomic##bits##_store(volatile T* p, T v, int) {                                      \
+    hx::may_switch(p);                                                                             \
+    __atomic_store_n(p, v, __ATOMIC_SEQ_CST);                                                      \
+  }                                                                                                \
+  T __tsan_atomic##bits##_exchange(volatile T* p, T v, int) {                                      \
+    hx::may_switch(p);                                                                             \
+    return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST);                                            \
+  }                                                                                                \
+  T __tsan_atomic##bits##_fetch_add(volatile T* p, T v, int) {                                     \
+    hx::may_switch(p);                                                                             \
+    return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);                                             \
+  }                                                                                                \
+  int __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* expected, T v, int, int) {   \
+    hx::may_switch(p);                                                                             \
+    return __atomic_compare_exchange_n(p, expected, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
+  }
+ATOMIC(8, unsigned char)
+ATOMIC(16, unsigned short)
+ATOMIC(32, unsigned)
+ATOMIC(64, unsigned long)
+
+}  // extern "C"

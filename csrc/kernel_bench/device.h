@@ -28,6 +28,11 @@ kernels::cuda::Device device();
 kernels::cuda::Runtime runtime(const kernels::cuda::Device& device, bool own_gemm);
 void release_work_memory();
 
+// Host execution: the order in which the next run's threads run (fifo, lifo, random and its seed;
+// empty: as the environment says); prints the synchronisation sites that a run reached, if wanted.
+void set_schedule(const std::string& order, const std::string& seed);
+void end_of_run();
+
 // Median seconds of one call of run(context), or 0 where time means nothing (host execution).
 double seconds(void (*run)(void*), void* context, int repetitions);
 

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <stdexcept>
 #include <vector>
 
 #include "cuda/math.cuh"
@@ -67,6 +68,13 @@ std::string device_name() { return "host execution"; }
 kernels::cuda::Device device() { return {}; }
 
 kernels::cuda::Runtime runtime(const kernels::cuda::Device& device, bool own_gemm) {
+  // The layer refuses what this device would.
+  const bool small = device.arch == 86 || device.arch == 89 || device.arch == 120;
+  hx::options().sms = static_cast<unsigned>(device.sms);
+  hx::options().shared_per_block = static_cast<size_t>(device.shared_per_block);
+  hx::options().threads_per_sm = small ? 1536 : 2048;
+  hx::options().blocks_per_sm = device.arch == 86 ? 16 : small ? 24 : 32;
+
   kernels::cuda::Runtime r;
   r.device = device;
   r.allocate = work;
@@ -77,6 +85,25 @@ kernels::cuda::Runtime runtime(const kernels::cuda::Device& device, bool own_gem
 void release_work_memory() {
   for (void* memory : work_memory) release(memory);
   work_memory.clear();
+}
+
+void set_schedule(const std::string& order, const std::string& seed) {
+  static const hx::Options given = hx::options();
+  hx::options() = given;
+  if (order == "fifo") {
+    hx::options().schedule = hx::Schedule::kFifo;
+  } else if (order == "lifo") {
+    hx::options().schedule = hx::Schedule::kLifo;
+  } else if (order == "random") {
+    hx::options().schedule = hx::Schedule::kRandom;
+  } else if (!order.empty()) {
+    throw std::invalid_argument("sched: expected fifo, lifo or random, got " + order);
+  }
+  if (!seed.empty()) hx::options().seed = std::stoull(seed);
+}
+
+void end_of_run() {
+  if (hx::options().list_sites) hx::print_sites();
 }
 
 double seconds(void (*)(void*), void*, int) { return 0; }

@@ -7,14 +7,6 @@
 
 #include "bench.h"
 
-#if defined(SEQ2SEQ_EXT_HOST_EXECUTION)
-#include <host_execution/host_execution.h>
-#undef threadIdx
-#undef blockIdx
-#undef blockDim
-#undef gridDim
-#endif
-
 namespace seq2seq_ext::kernel_bench {
 namespace {
 
@@ -218,15 +210,22 @@ std::vector<Case>& cases() {
 
 namespace {
 
+int64_t shared_of(int arch) {
+  return (arch == 80 ? 163 : arch == 86 || arch == 89 || arch == 120 ? 99 : 227) << 10;
+}
+
 int run(const std::vector<std::string>& words) {
   for (const Case& c : cases()) {
     if (words[0] != c.name) continue;
     Arguments args({words.begin() + 1, words.end()});
     kernels::cuda::Device d = device();
     d.sms = static_cast<int>(args.size("sms", d.sms));
-    d.arch = static_cast<int>(args.size("arch", d.arch));
+    const int arch = static_cast<int>(args.size("arch", d.arch));
+    if (arch != d.arch) d.shared_per_block = shared_of(arch);
+    d.arch = arch;
     d.shared_per_block = args.size("shared", d.shared_per_block);
     const bool own_gemm = args.text("gemm", "host") == "own";
+    set_schedule(args.text("sched", ""), args.text("sched_seed", ""));
     const auto seed = static_cast<uint64_t>(args.size("seed", 1));
     Bench bench{std::move(args), std::mt19937_64(seed), runtime(d, own_gemm), false};
     c.run(bench);
@@ -244,6 +243,7 @@ int usage() {
               device_name().c_str());
   for (const Case& c : cases()) std::printf("  %-24s %s\n", c.name, c.usage);
   std::printf("  all of them: dtype seed sms arch shared gemm=host|own\n");
+  std::printf("  host execution: sched=fifo|lifo|random sched_seed\n");
   return 2;
 }
 
@@ -269,11 +269,6 @@ int main(int argc, char** argv) {
     std::printf("\n");
     try {
       result = std::max(result, run(words));
-#if defined(SEQ2SEQ_EXT_HOST_EXECUTION)
-    } catch (const hx::Error& error) {
-      std::printf("FAIL %s\n", error.text);
-      result = 3;
-#endif
     } catch (const std::invalid_argument& error) {
       std::printf("%s\n", error.what());
       return 2;
@@ -281,10 +276,8 @@ int main(int argc, char** argv) {
       std::printf("FAIL %s\n", error.what());
       result = 3;
     }
+    end_of_run();
     std::fflush(stdout);
   }
-#if defined(SEQ2SEQ_EXT_HOST_EXECUTION)
-  if (std::getenv("HOST_EXECUTION_SITES")) hx::list_sites();
-#endif
   return result;
 }

@@ -1,59 +1,128 @@
-// gpu.h - the one header kernel sources include. Under nvcc it is CUDA plus a few macros;
-// under a host C++ compiler it is the host execution layer.
+// SPDX-License-Identifier: MIT
+// The one header that kernels include: CUDA when nvcc compiles it, the host execution layer
+// otherwise. What a kernel may use besides plain CUDA C++:
+//
+//   GPU_SHARED(float, sums, [32]);          __shared__ float sums[32];
+//   GPU_SHARED_ALIGNED(16, float, x, [64]); likewise, aligned to 16 bytes: for vector accesses
+//   GPU_DYN_SHARED(memory);                 the launch's dynamic shared memory, aligned to 128
+//   bytes gpu::Carver carver(memory);             hands it out: carver.take<T>(count, align)
+//   gpu::spin_wait();                       in every loop that polls a flag
+//   ptx.h                                   all inline PTX
+//
+// and its launcher:
+//
+//   GPU_LAUNCH(config, kernel, arguments...)            cudaSuccess, or why the launch was refused
+//   gpu::max_active_blocks(kernel, threads, shared)     blocks of it that a multiprocessor holds
 #pragma once
-#if defined(__CUDACC__)
+
+#include <cstdint>
+#include <utility>
+
+#include "cuda/gpu/config.h"
+
+namespace gpu {
+constexpr unsigned kAllLanes = 0xffffffffu;
+}
+
+#if !defined(__CUDACC__)
+#include <host_execution/host_execution.h>
+#else
+
 #include <cooperative_groups.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
-#include <cstdint>
-#include <utility>
+
 #define GPU_SHARED(T, name, dims) __shared__ T name dims
+#define GPU_SHARED_ALIGNED(align, T, name, dims) \
+  __shared__ __align__(align)                    \
+  T name dims
 #define GPU_DYN_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
+
 namespace gpu {
-struct Config { dim3 grid{1}, block{1}; size_t smem = 0; cudaStream_t stream = nullptr; bool cooperative = false; };
-template <class... P, class... A>
-cudaError_t launch(const Config& c, const char*, void (*kernel)(P...), A&&... a) {
-  if (c.smem > 48 * 1024)
-    if (cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(c.smem))) return e;
-  cudaLaunchAttribute at[1];
-  at[0].id = cudaLaunchAttributeCooperative;
-  at[0].val.cooperative = 1;
-  cudaLaunchConfig_t lc{};
-  lc.gridDim = c.grid; lc.blockDim = c.block; lc.dynamicSmemBytes = c.smem; lc.stream = c.stream;
-  lc.attrs = at; lc.numAttrs = c.cooperative ? 1 : 0;
-  return cudaLaunchKernelEx(&lc, kernel, static_cast<P>(std::forward<A>(a))...);
-}
-// Hands out aligned pieces of dynamic shared memory. On the host each piece is a heap block of its own.
-struct Carver {
-  unsigned char* base; size_t off = 0;
-  __device__ explicit Carver(unsigned char* p) : base(p) {}
-  template <class T> __device__ T* take(size_t n, size_t align = alignof(T)) {
-    off = (off + align - 1) / align * align;
-    T* r = reinterpret_cast<T*>(base + off);
-    off += n * sizeof(T);
-    return r;
+
+// Pieces follow each other and may not overlap: phases that share a region take it once.
+class Carver {
+ public:
+  __device__ explicit Carver(unsigned char* memory) : memory_(memory) {}
+  template <class T>
+  __device__ T* take(size_t count, size_t align = alignof(T)) {
+    used_ = (used_ + align - 1) / align * align;
+    T* piece = reinterpret_cast<T*>(memory_ + used_);
+    used_ += count * sizeof(T);
+    return piece;
   }
+
+ private:
+  unsigned char* memory_;
+  size_t used_ = 0;
 };
+
 __device__ inline void spin_wait() { __nanosleep(32); }
-}  // namespace gpu
-#else
-#include <host_execution/host_execution.h>
-namespace gpu {
-using hx::Config;
-using hx::launch;
-struct Carver {
-  size_t off = 0;
-  explicit Carver(unsigned char*) { hx::hx_cur->carve = 0; }
-  template <class T> T* take(size_t n, size_t align = alignof(T), HX_WHERE) {
-    off = (off + align - 1) / align * align;
-    T* r = static_cast<T*>(hx::dyn_carve(off, n * sizeof(T), align, HX_AT));
-    off += n * sizeof(T);
-    return r;
+
+// More than 48 KiB of dynamic shared memory has to be asked for.
+template <class Kernel>
+cudaError_t allow_shared(Kernel* kernel, size_t bytes) {
+  if (bytes <= 48 * 1024) return cudaSuccess;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              static_cast<int>(bytes));
+}
+
+template <class... Params, class... Args>
+cudaError_t launch(const Config& config, const char*, void (*kernel)(Params...), Args&&... args) {
+  cudaError_t error = allow_shared(kernel, config.smem);
+  if (error == cudaSuccess) {
+    cudaLaunchAttribute cooperative[1];
+    cooperative[0].id = cudaLaunchAttributeCooperative;
+    cooperative[0].val.cooperative = 1;
+    cudaLaunchConfig_t c{};
+    c.gridDim = config.grid;
+    c.blockDim = config.block;
+    c.dynamicSmemBytes = config.smem;
+    c.stream = config.stream;
+    c.attrs = cooperative;
+    c.numAttrs = config.cooperative ? 1 : 0;
+    error = cudaLaunchKernelEx(&c, kernel, static_cast<Params>(std::forward<Args>(args))...);
   }
-};
-inline void spin_wait(HX_WHERE) { hx::spin_yield(HX_AT); }
+  // The caller has it: it may not come up again at someone else's next check.
+  if (error != cudaSuccess) cudaGetLastError();
+  return error;
+}
+
+// 0 if a block of this size does not fit at all.
+template <class Kernel>
+int max_active_blocks(Kernel* kernel, int threads, size_t shared) {
+  int blocks = 0;
+  if (allow_shared(kernel, shared) != cudaSuccess ||
+      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared) !=
+          cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+  return blocks;
+}
+
 }  // namespace gpu
+
+// CUDA has these for unsigned long long, which is not uint64_t everywhere.
+#if defined(__LP64__)
+#define GPU_ATOMIC_64(name)                                                       \
+  __device__ inline uint64_t name(uint64_t* p, uint64_t v) {                      \
+    return name(reinterpret_cast<unsigned long long*>(p), (unsigned long long)v); \
+  }
+GPU_ATOMIC_64(atomicAdd)
+GPU_ATOMIC_64(atomicMin)
+GPU_ATOMIC_64(atomicMax)
+GPU_ATOMIC_64(atomicExch)
+#undef GPU_ATOMIC_64
+__device__ inline uint64_t atomicCAS(uint64_t* p, uint64_t expected, uint64_t v) {
+  return atomicCAS(reinterpret_cast<unsigned long long*>(p), (unsigned long long)expected,
+                   (unsigned long long)v);
+}
 #endif
-#define GPU_LAUNCH(cfg, kernel, ...) ::gpu::launch(cfg, #kernel, kernel, __VA_ARGS__)
+
+#endif  // __CUDACC__
+
+#define GPU_LAUNCH(config, kernel, ...) ::gpu::launch(config, #kernel, kernel, __VA_ARGS__)
+
 #include "cuda/gpu/ptx.h"
