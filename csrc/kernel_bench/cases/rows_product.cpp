@@ -19,8 +19,11 @@ BENCH_CASE(rows_product, "B=5 N=33 K=70 gap=0 bias=1 wide=0") {
   std::vector<double> expected(B * N);
   for (int64_t b = 0; b < B; ++b) {
     for (int64_t n = 0; n < N; ++n) {
-      double& sum = expected[b * N + n] = has_bias ? bias.values()[n] : 0.0;
-      for (int64_t k = 0; k < K; ++k) sum += x.values()[b * (K + gap) + k] * w.values()[n * K + k];
+      long double sum = has_bias ? bias.values()[n] : 0.0;
+      for (int64_t k = 0; k < K; ++k) {
+        sum += static_cast<long double>(x.values()[b * (K + gap) + k]) * w.values()[n * K + k];
+      }
+      expected[b * N + n] = double(sum);
     }
   }
 

@@ -175,11 +175,12 @@ template <class T, class Shape>
 struct TensorTileProduct {
   static constexpr int kRows = Shape::kRows, kCols = Shape::kCols;
   static constexpr int kPieces = kRows / 2, kStrips = kCols / 2;
+  static constexpr int kUnroll = kPieces * kStrips < 32 ? 4 : 1;  // large tiles: spare registers
 
   template <class WView, class XView>
   __device__ static void add(const WView& w, const XView& x, float (&acc)[kRows][kCols]) {
     const int first = Shape::split() * Shape::kChunks;
-#pragma unroll
+#pragma unroll(kUnroll)
     for (int step = 0; step < Shape::kChunks; step += 2) {
       uint32_t a[kPieces][4];
 #pragma unroll
