@@ -23,11 +23,12 @@ using gpu::Config;
 
 // A line of a kernel. `Place at = HX_HERE` as last parameter: the line of the call.
 struct Place {
-  const char* file = nullptr;
-  int line = 0;
+  const char* file;
+  int line;
+  // GCC takes the line of the call in the arguments of a constructor, not in braces.
+  constexpr Place(const char* f = nullptr, int l = 0) : file(f), line(l) {}
 };
-#define HX_HERE \
-  ::hx::Place { __builtin_FILE(), __builtin_LINE() }
+#define HX_HERE ::hx::Place(__builtin_FILE(), __builtin_LINE())
 // The file without its folders.
 const char* name_of(const Place& at);
 
