@@ -201,8 +201,8 @@ void run_threads() {
       continue;
     }
     l.spin_streak = 0;
-    if (t->state == State::kDone) end_thread(t);
     if (t->state == State::kFailed) throw error;
+    if (t->state == State::kDone) end_thread(t);  // and maybe its block: t is gone
   }
 }
 
