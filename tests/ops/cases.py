@@ -4,20 +4,77 @@ judged."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
-from seq2seq_ext import ops, reference
+from seq2seq_ext import _registration, _routing, ops, reference
 
-# What can be put to the test. "cuda_host" (the CUDA kernels under host execution) and "cuda" join
-# here.
-BACKENDS = ("reference", "cpu")
+# What can be put to the test. "cuda_host": the CUDA kernels, run on CPU tensors by host execution.
+KERNELS = ("cpu", "cuda_host", pytest.param("cuda", marks=pytest.mark.cuda))
+BACKENDS = ("reference", *KERNELS)
 CELLS = ("lstm", "gru", "tanh", "relu")
-DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.float16)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def with_dtypes(backends: Sequence[Any] = BACKENDS) -> list[Any]:
+    """Parameters (backend, dtype), to every backend the dtypes that it computes in itself: the CPU
+    computes float16 in float32."""
+    found = []
+    for backend in backends:
+        plain = isinstance(backend, str)
+        name, marks = (backend, ()) if plain else (backend.values[0], backend.marks)
+        for dtype in DTYPES:
+            if dtype != torch.float16 or name.startswith("cuda"):
+                label = f"{name}-{dtype_name(dtype)}"
+                found.append(pytest.param(name, dtype, marks=marks, id=label))
+    return found
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@functools.cache
+def _cuda_host_ops() -> Any:
+    folder = os.environ.get("SEQ2SEQ_EXT_HOST_DIR", str(ROOT / "build" / "host"))
+    library = Path(folder) / "cuda_host_ops.so"
+    if not library.exists():
+        pytest.skip(f"no {library}; `make host` builds it")
+    torch.ops.load_library(library)
+    return _registration.register("seq2seq_ext_cuda_host")
+
+
+@contextlib.contextmanager
+def running(backend: str) -> Iterator[ModuleType]:
+    """The module to call, `ops` or `reference`. Meanwhile `ops` runs the backend's kernels, and new
+    tensors are made on its device."""
+    if backend == "reference":
+        yield reference
+    elif backend == "cuda":
+        with torch.device("cuda"):
+            yield ops
+    elif backend == "cuda_host":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ops, "kernels", _cuda_host_ops())
+            patch.setattr(ops, "must_cast", _routing._autocasts)  # these kernels take float16
+            yield ops
+    else:
+        yield ops
+
+
+def device_of(backend: str) -> str:
+    return "cuda" if backend == "cuda" else "cpu"
 
 
 @dataclass(frozen=True)
@@ -37,7 +94,7 @@ class Case:
     lengths: str | None = None
 
     def __str__(self) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
+        dtype = dtype_name(self.dtype)
         extras = f"-D{self.directions}" + "-reverse" * self.reverse + "-nobias" * (not self.bias)
         extras += f"-proj{self.proj}" * bool(self.proj) + (
             f"-{self.lengths}" if self.lengths else ""
@@ -48,7 +105,7 @@ class Case:
     def jumps(self) -> bool:
         """Whether 16-bit rounding moves a sum across the jump of relu's derivative now and then:
         then a gradient is off by a whole step, for torch.nn as for us, and errors say nothing."""
-        return self.cell == "relu" and self.dtype == torch.bfloat16
+        return self.cell == "relu" and self.dtype.itemsize == 2
 
     @property
     def outputs(self) -> int:
@@ -66,15 +123,24 @@ class Problem:
     lengths: Tensor | None
     cotangents: tuple[Tensor, ...]  # of y, h_n, [c_n]
 
-    def to(self, dtype: torch.dtype) -> Problem:
+    def to(self, target: torch.dtype | str) -> Problem:
+        """In another dtype, or on another device."""
+        lengths = self.lengths
         return replace(
             self,
-            x=self.x.to(dtype),
-            h0=self.h0.to(dtype),
-            c0=None if self.c0 is None else self.c0.to(dtype),
-            weights=[w.to(dtype) for w in self.weights],
-            cotangents=tuple(g.to(dtype) for g in self.cotangents),
+            x=self.x.to(target),
+            h0=self.h0.to(target),
+            c0=None if self.c0 is None else self.c0.to(target),
+            weights=[w.to(target) for w in self.weights],
+            lengths=lengths.to(target)
+            if lengths is not None and isinstance(target, str)
+            else lengths,
+            cotangents=tuple(g.to(target) for g in self.cotangents),
         )
+
+    @property
+    def states(self) -> list[Tensor]:
+        return [s for s in (self.h0, self.c0) if s is not None]
 
 
 def weight_shapes(case: Case) -> list[tuple[int, ...]]:
@@ -89,17 +155,18 @@ def weight_shapes(case: Case) -> list[tuple[int, ...]]:
 
 def make(case: Case, seed: int = 0) -> Problem:
     """Inputs drawn in the case's dtype, so that every backend and the oracle see the same
-    numbers."""
-    generator = torch.Generator().manual_seed(seed)
+    numbers. On the CPU, wherever new tensors are made."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    drawn = {"generator": generator, "device": "cpu"}
 
     def normal(*shape: int, scale: float = 1.0) -> Tensor:
-        return (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).to(case.dtype)
+        return (torch.randn(shape, dtype=torch.float64, **drawn) * scale).to(case.dtype)
 
     T, B, D = case.T, case.B, case.directions
     lengths = None
     if case.lengths is not None:
         low = {"full": T, "ragged": 1, "zeros": 0}[case.lengths]
-        lengths = torch.randint(low, T + 1, (B,), generator=generator)
+        lengths = torch.randint(low, T + 1, (B,), **drawn)
         if case.lengths == "zeros" and B:
             lengths[0] = 0
     lstm = case.cell == "lstm"
@@ -131,16 +198,19 @@ def forward(
     states: Sequence[Tensor],
     weights: Sequence[Tensor],
 ) -> tuple[Tensor, ...]:
-    case = problem.case
+    """The tensors lie on the backend's device, and so do the results."""
+    case, lengths = problem.case, problem.lengths
+    lengths = None if lengths is None else lengths.to(x.device)
     if backend == "torch.nn":
-        return torch_nn(case, x, states, weights, problem.lengths)
-    module = {"reference": reference, "cpu": ops}[backend]
-    options = {"lengths": problem.lengths, "reverse": case.reverse}
-    if case.cell == "lstm":
-        return module.lstm_sequence(x, *states, weights, **options)
-    if case.cell == "gru":
-        return module.gru_sequence(x, *states, weights, **options)
-    return module.rnn_sequence(x, *states, weights, nonlinearity=case.cell, **options)
+        return torch_nn(case, x, states, weights, lengths)
+    with running(backend) as module:
+        if case.cell == "lstm":
+            options = {"lengths": lengths, "reverse": case.reverse}
+            return module.lstm_sequence(x, *states, weights, **options)
+        if case.cell == "gru":
+            return module.gru_sequence(x, *states, weights, lengths=lengths, reverse=case.reverse)
+        options = {"nonlinearity": case.cell, "lengths": lengths, "reverse": case.reverse}
+        return module.rnn_sequence(x, *states, weights, **options)
 
 
 def torch_nn(
@@ -172,18 +242,19 @@ def torch_nn(
 
 
 def solve(backend: str, problem: Problem) -> dict[str, Tensor]:
-    """All outputs and all gradients, by name."""
-    x = problem.x.clone().requires_grad_()
-    states = [s.clone().requires_grad_() for s in (problem.h0, problem.c0) if s is not None]
-    weights = [w.clone().requires_grad_() for w in problem.weights]
-    outputs = forward(backend, problem, x, states, weights)
-    grads = torch.autograd.grad(outputs, [x, *states, *weights], problem.cotangents)
+    """All outputs and all gradients, by name, on the CPU."""
+    given = problem.to(device_of(backend))
+    x = given.x.detach().clone().requires_grad_()
+    states = [s.detach().clone().requires_grad_() for s in given.states]
+    weights = [w.detach().clone().requires_grad_() for w in given.weights]
+    outputs = forward(backend, given, x, states, weights)
+    grads = torch.autograd.grad(outputs, [x, *states, *weights], given.cotangents)
     names = ["y", "h_n", "c_n"][: len(outputs)]
     results = dict(zip(names, outputs, strict=True))
     grad_names = ["dx", "dh0", "dc0"][: 1 + len(states)]
     grad_names += [f"dweights[{n}]" for n in range(len(weights))]
     results |= dict(zip(grad_names, grads, strict=True))
-    return {name: value.detach() for name, value in results.items()}
+    return {name: value.detach().cpu() for name, value in results.items()}
 
 
 def oracle(problem: Problem) -> dict[str, Tensor]:
@@ -195,12 +266,12 @@ def oracle(problem: Problem) -> dict[str, Tensor]:
 # that of torch.nn in the same dtype. Errors are pooled over a few seeds and counted in the dtype's
 # epsilon times the exact result's largest magnitude. At sizes like 1 and 7 a tensor holds a handful
 # of roundings, and the ratio of two such handfuls is luck; torch.nn may even be exact. Hence the
-# floors: a few roundings in float32, the one of the result in bfloat16; the mean's falls as chance
+# floors: a few roundings in float32, the one of the result in 16 bits; the mean's falls as chance
 # does. In float64 there is no wider oracle: torch.nn's error against it may read 0 while the oracle
 # is as wrong as ours, so the floor is the oracle's own noise, and the mean's stops falling at 2.
 
 FACTOR = 1.5
-FLOORS = {torch.float32: 4.0, torch.bfloat16: 1.0, torch.float64: 32.0}
+FLOORS = {torch.float32: 4.0, torch.bfloat16: 1.0, torch.float16: 1.0, torch.float64: 32.0}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from seq2seq_ext import ops
-from tests.ops.cases import BACKENDS, CELLS, Case, forward, make, solve
+from tests.ops.cases import BACKENDS, CELLS, KERNELS, Case, device_of, forward, make, solve
 
 OPTIONS = {
     "plain": {},
@@ -18,9 +18,8 @@ OPTIONS = {
 
 
 def leaves_of(problem):
-    states = [s for s in (problem.h0, problem.c0) if s is not None]
-    tensors = [problem.x, *states, *problem.weights]
-    return [t.clone().requires_grad_() for t in tensors], len(states)
+    tensors = [problem.x, *problem.states, *problem.weights]
+    return [t.clone().requires_grad_() for t in tensors], len(problem.states)
 
 
 def function_of(backend, problem, count):
@@ -34,26 +33,31 @@ def function_of(backend, problem, count):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_gradcheck(backend, cell, options):
-    problem = make(Case(cell, torch.float64, T=3, B=2, I=2, H=3, **options))
+    case = Case(cell, torch.float64, T=3, B=2, I=2, H=3, **options)
+    problem = make(case).to(device_of(backend))
     leaves, count = leaves_of(problem)
     assert torch.autograd.gradcheck(function_of(backend, problem, count), leaves)
 
 
+@pytest.mark.parametrize("backend", KERNELS)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_gradgradcheck(cell, options):
-    problem = make(Case(cell, torch.float64, T=3, B=2, I=2, H=2, **options))
+def test_gradgradcheck(backend, cell, options):
+    case = Case(cell, torch.float64, T=3, B=2, I=2, H=2, **options)
+    problem = make(case).to(device_of(backend))
     leaves, count = leaves_of(problem)
-    assert torch.autograd.gradgradcheck(function_of("cpu", problem, count), leaves)
+    assert torch.autograd.gradgradcheck(function_of(backend, problem, count), leaves)
 
 
+@pytest.mark.parametrize("backend", KERNELS)
 @pytest.mark.parametrize("lengths", [None, "zeros"])
-def test_projection(lengths):
+def test_projection(backend, lengths):
     case = Case("lstm", torch.float64, T=3, B=2, I=2, H=3, proj=2, directions=2, lengths=lengths)
-    problem = make(case)
+    problem = make(case).to(device_of(backend))
     leaves, count = leaves_of(problem)
-    assert torch.autograd.gradcheck(function_of("cpu", problem, count), leaves)
-    assert torch.autograd.gradgradcheck(function_of("cpu", problem, count), leaves)
+    assert torch.autograd.gradcheck(function_of(backend, problem, count), leaves)
+    if backend != "cuda_host":  # the second derivative is the reference's, for all of them
+        assert torch.autograd.gradgradcheck(function_of(backend, problem, count), leaves)
 
 
 def test_third_derivative():
@@ -70,12 +74,14 @@ def test_third_derivative():
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("backend", KERNELS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_only_what_is_wanted(cell):
+def test_only_what_is_wanted(backend, cell):
     """Each input alone gets the gradient it gets among all; each output alone pulls its weight."""
-    problem = make(Case(cell, torch.float64, T=3, B=2, I=4, H=5, directions=2, lengths="ragged"))
+    case = Case(cell, torch.float64, T=3, B=2, I=4, H=5, directions=2, lengths="ragged")
+    problem = make(case).to(device_of(backend))
     leaves, count = leaves_of(problem)
-    call = function_of("cpu", problem, count)
+    call = function_of(backend, problem, count)
     everything = torch.autograd.grad(call(*leaves), leaves, problem.cotangents)
     for n in range(len(leaves)):
         alone = [t.detach().requires_grad_(m == n) for m, t in enumerate(leaves)]
@@ -120,28 +126,30 @@ def test_in_place_change_of_a_saved_tensor_is_seen():
         y.sum().backward()
 
 
+@pytest.mark.parametrize("backend", KERNELS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_expanded_gradient(cell):
+def test_expanded_gradient(backend, cell):
     """y.sum() brings a gradient with stride 0."""
-    problem = make(Case(cell, torch.float64, T=3, B=2, I=4, H=5))
+    problem = make(Case(cell, torch.float64, T=3, B=2, I=4, H=5)).to(device_of(backend))
     leaves, count = leaves_of(problem)
-    ours = torch.autograd.grad(function_of("cpu", problem, count)(*leaves)[0].sum(), leaves)
+    ours = torch.autograd.grad(function_of(backend, problem, count)(*leaves)[0].sum(), leaves)
     theirs = torch.autograd.grad(function_of("reference", problem, count)(*leaves)[0].sum(), leaves)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b)
 
 
-def test_gradients_past_the_end_do_not_count():
-    case = Case("lstm", torch.float64, T=5, B=3, lengths="ragged", directions=2)
-    problem = make(case)
-    results = solve("cpu", problem)
+@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradients_past_the_end_do_not_count(backend, cell):
+    problem = make(Case(cell, torch.float64, T=5, B=3, lengths="ragged", directions=2))
+    results = solve(backend, problem)
     steps = torch.arange(5)[:, None]
     past = (steps >= problem.lengths)[..., None]
     dy, *rest = problem.cotangents
     dirty = [torch.where(past, torch.nan, dy), *rest]
     problem.cotangents = tuple(dirty)
     problem.x = torch.where(past, torch.nan, problem.x)
-    again = solve("cpu", problem)
+    again = solve(backend, problem)
     assert past.any()
     for name, value in results.items():
         assert torch.equal(value, again[name]), name

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from seq2seq_ext import ops, reference
-from tests.ops.cases import BACKENDS, DTYPES, Error, error
+from tests.ops.cases import BACKENDS, KERNELS, Error, error, with_dtypes
 
-MODULES = {"reference": reference, "cpu": ops}
 # What one rounding of the result to `dtype` costs, and sums of a few hundred terms in float32.
 PEER = {
     torch.float32: Error(4.0, 0.5, 1),
     torch.bfloat16: Error(0.5, 0.2, 1),
+    torch.float16: Error(0.5, 0.2, 1),
     torch.float64: Error(4.0, 0.5, 1),
 }
 
@@ -55,8 +55,7 @@ def attention_oracle(query, keys, values, lengths, score, scale, w_query, v):
     return context, weights
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("backend", "dtype"), with_dtypes())
 @pytest.mark.parametrize("score", ["dot", "additive"])
 @pytest.mark.parametrize("projected", [False, True], ids=["plain", "w_query"])
 @pytest.mark.parametrize("masked", [False, True], ids=["all", "lengths"])
@@ -64,11 +63,11 @@ def attention_oracle(query, keys, values, lengths, score, scale, w_query, v):
     ("B", "Q", "A", "S", "C"),
     [(1, 1, 1, 1, 1), (3, 7, 5, 9, 3), (7, 63, 65, 31, 129), (2, 65, 7, 200, 63)],
 )
-def test_attention(backend, dtype, score, projected, masked, B, Q, A, S, C):
+def test_attention(module, backend, dtype, score, projected, masked, B, Q, A, S, C):
     inputs = attention_inputs(dtype, score, B, Q, A, S, C, projected)
     if not masked:
         inputs["lengths"] = None
-    results = MODULES[backend].attention_step(**inputs)
+    results = module.attention_step(**inputs)
     for result, exact in zip(results, attention_oracle(**inputs), strict=True):
         found = error([result], [exact], dtype)
         assert found.within(PEER[dtype], dtype), found
@@ -76,15 +75,15 @@ def test_attention(backend, dtype, score, projected, masked, B, Q, A, S, C):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("score", ["dot", "additive"])
-def test_attention_ignores_padding(backend, score):
+def test_attention_ignores_padding(module, backend, score):
     """NaN past a row's length changes no bit, and a row of length 0 is zero."""
     inputs = attention_inputs(torch.float32, score, 4, 6, 6, 8, 5, True)
     inputs["lengths"] = torch.tensor([8, 3, 0, 1])
-    clean = MODULES[backend].attention_step(**inputs)
+    clean = module.attention_step(**inputs)
     for b, length in enumerate(inputs["lengths"].tolist()):
         inputs["keys"][b, length:] = math.nan
         inputs["values"][b, length:] = math.nan
-    dirty = MODULES[backend].attention_step(**inputs)
+    dirty = module.attention_step(**inputs)
     for c, d in zip(clean, dirty, strict=True):
         assert torch.equal(c, d)
         assert c[2].eq(0).all()
@@ -92,11 +91,12 @@ def test_attention_ignores_padding(backend, score):
     torch.testing.assert_close(clean[1].sum(-1), torch.tensor([1.0, 1.0, 0.0, 1.0]))
 
 
-def test_attention_large_scores():
+@pytest.mark.parametrize("backend", KERNELS)
+def test_attention_large_scores(module, backend):
     """Scores of +-1e4 neither overflow nor lose the largest."""
     query, keys = torch.full((1, 1), 1e2), torch.tensor([[[1e2], [-1e2], [1e2 - 1]]])
     values = torch.eye(3)[None]
-    context, weights = ops.attention_step(query, keys, values)
+    context, weights = module.attention_step(query, keys, values)
     assert torch.equal(context, torch.tensor([[1.0, 0.0, 0.0]]))
     assert torch.equal(weights, context)
 
@@ -116,18 +116,17 @@ def test_attention_gradient_is_the_references():
     assert torch.autograd.gradcheck(call, tensors)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("backend", "dtype"), with_dtypes())
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "nobias"])
 @pytest.mark.parametrize(
     ("B", "H", "V", "k"),
     [(1, 1, 1, 1), (3, 7, 11, 11), (7, 63, 1000, 1), (2, 65, 65, 5), (33, 16, 257, 4)],
 )
-def test_vocab(backend, dtype, bias, B, H, V, k):
+def test_vocab(module, backend, dtype, bias, B, H, V, k):
     hidden = torch.randn(B, H).to(dtype)
     weight = (torch.randn(V, H) * 3 * H**-0.5).to(dtype)
     b = torch.randn(V).to(dtype) if bias else None
-    log_probs, indices = MODULES[backend].vocab_pick(hidden, weight, b, k=k)
+    log_probs, indices = module.vocab_pick(hidden, weight, b, k=k)
     assert log_probs.shape == indices.shape == (B, k)
     assert indices.dtype == torch.int64
     assert log_probs.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
@@ -142,43 +141,41 @@ def test_vocab(backend, dtype, bias, B, H, V, k):
     assert (log_probs[:, :-1] >= log_probs[:, 1:]).all()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("backend", "dtype"), with_dtypes())
 @pytest.mark.parametrize("V", [5, 64, 1003])
-def test_vocab_ties_go_to_the_lowest_index(backend, dtype, V):
+def test_vocab_ties_go_to_the_lowest_index(module, backend, dtype, V):
     hidden, weight = torch.ones(3, 4, dtype=dtype), torch.ones(V, 4, dtype=dtype)
-    log_probs, indices = MODULES[backend].vocab_pick(hidden, weight, k=4)
+    log_probs, indices = module.vocab_pick(hidden, weight, k=4)
     assert indices.tolist() == [[0, 1, 2, 3]] * 3
     torch.testing.assert_close(log_probs, torch.full_like(log_probs, -math.log(V)))
     bias = torch.zeros(V, dtype=dtype)
     bias[[V - 1, 2, V // 2]] = 1
-    _, indices = MODULES[backend].vocab_pick(hidden, weight, bias, k=5)
+    _, indices = module.vocab_pick(hidden, weight, bias, k=5)
     first = sorted({V - 1, 2, V // 2})
     rest = [n for n in range(V) if n not in first]
     assert indices[0].tolist() == (first + rest)[:5]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_vocab_rows_without_a_distribution(backend, dtype):
+@pytest.mark.parametrize(("backend", "dtype"), with_dtypes())
+def test_vocab_rows_without_a_distribution(module, backend, dtype):
     """NaN anywhere, or nothing but -inf: NaN and the first indices. Its neighbours stay whole."""
     V = 37
     weight = torch.eye(V, dtype=dtype)
     hidden = torch.zeros(4, V, dtype=dtype)
     hidden[1, 20] = math.nan
     hidden[3, 5] = 9
-    log_probs, indices = MODULES[backend].vocab_pick(hidden, weight, k=3)
+    log_probs, indices = module.vocab_pick(hidden, weight, k=3)
     assert log_probs[1].isnan().all()
     assert indices[1].tolist() == [0, 1, 2]
     assert indices[3].tolist() == [5, 0, 1]
     assert log_probs[[0, 2, 3]].isfinite().all()
     zero = torch.zeros(1, V, dtype=dtype)
     bias = torch.full((V,), -math.inf, dtype=dtype)
-    log_probs, indices = MODULES[backend].vocab_pick(zero, weight, bias, k=2)
+    log_probs, indices = module.vocab_pick(zero, weight, bias, k=2)
     assert log_probs.isnan().all()
     assert indices.tolist() == [[0, 1]]
     bias[7] = 0  # one word left: certain; the next best have probability zero
-    log_probs, indices = MODULES[backend].vocab_pick(zero, weight, bias, k=2)
+    log_probs, indices = module.vocab_pick(zero, weight, bias, k=2)
     assert log_probs.tolist() == [[0.0, -math.inf]]
     assert indices.tolist() == [[7, 0]]
 

@@ -12,18 +12,24 @@ import pytest
 import torch
 
 from seq2seq_ext import backend_info, ops
-from tests.ops.cases import CELLS, DTYPES, Case, forward, make, solve
+from tests.ops.cases import (
+    CELLS,
+    DTYPES,
+    KERNELS,
+    Case,
+    device_of,
+    forward,
+    make,
+    solve,
+    with_dtypes,
+)
 
 ROOT = Path(__file__).parents[2]
 SHAPES = [(9, 5, 7, 9), (3, 33, 65, 130)]  # (T, B, I, H)
 
 
-def states_of(problem):
-    return [s for s in (problem.h0, problem.c0) if s is not None]
-
-
 def step(problem, rows=slice(None)):
-    states = [s[0, rows] for s in states_of(problem)]
+    states = [s[0, rows] for s in problem.states]
     x, weights, cell = problem.x[0, rows], problem.weights, problem.case.cell
     if cell == "lstm":
         return ops.lstm_step(x, *states, weights)
@@ -32,12 +38,12 @@ def step(problem, rows=slice(None)):
     return (ops.rnn_step(x, *states, weights, nonlinearity=cell),)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("backend", "dtype"), with_dtypes(KERNELS))
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_repeats(cell, dtype, shape):
+def test_repeats(backend, cell, dtype, shape):
     problem = make(Case(cell, dtype, *shape, directions=2, lengths="zeros"))
-    first, second = solve("cpu", problem), solve("cpu", problem)
+    first, second = solve(backend, problem), solve(backend, problem)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -72,21 +78,22 @@ def test_sequence_row_alone(cell, dtype, shape, proj):
         pytest.skip("only the LSTM projects")
     problem = make(Case(cell, dtype, *shape, directions=2, lengths="ragged", proj=proj))
     with torch.no_grad():
-        together = forward("cpu", problem, problem.x, states_of(problem), problem.weights)
+        together = forward("cpu", problem, problem.x, problem.states, problem.weights)
         for rows in ([0], [shape[1] - 1], [1, 2, 3]):
             part = make(problem.case)
             part.lengths = problem.lengths[rows]
-            states = [s[:, rows] for s in states_of(problem)]
+            states = [s[:, rows] for s in problem.states]
             alone = forward("cpu", part, problem.x[:, rows], states, problem.weights)
             for a, b in zip(alone, together, strict=True):
                 assert torch.equal(a, b[:, rows])
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("backend", "dtype"), with_dtypes(KERNELS))
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(("B", "I", "H"), [(5, 7, 9), (33, 65, 130), (70, 500, 63)])
-def test_step_row_alone(cell, dtype, B, I, H):  # noqa: E741
-    problem = make(Case(cell, dtype, 1, B, I, H))
+@pytest.mark.usefixtures("module")
+def test_step_row_alone(backend, cell, dtype, B, I, H):  # noqa: E741
+    problem = make(Case(cell, dtype, 1, B, I, H)).to(device_of(backend))
     with torch.no_grad():
         together = step(problem)
         for rows in (slice(0, 1), slice(B - 1, B), slice(1, 4), slice(0, 17)):
@@ -94,9 +101,10 @@ def test_step_row_alone(cell, dtype, B, I, H):  # noqa: E741
                 assert torch.equal(a, b[rows])
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("backend", "dtype"), with_dtypes(KERNELS))
 @pytest.mark.parametrize("score", ["dot", "additive"])
-def test_attention_row_alone(dtype, score):
+@pytest.mark.usefixtures("module")
+def test_attention_row_alone(backend, dtype, score):
     """Alone, in a batch, and however much padding follows."""
     B, Q, A, S, C = 9, 31, 33, 17, 65
     query, keys, values = (torch.randn(s).to(dtype) for s in ((B, Q), (B, S, A), (B, S, C)))
@@ -111,10 +119,11 @@ def test_attention_row_alone(dtype, score):
         assert torch.equal(alone[1][0], together[1][b, :n])
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("backend", "dtype"), with_dtypes(KERNELS))
 @pytest.mark.parametrize("k", [1, 4])
 @pytest.mark.parametrize(("B", "H", "V"), [(9, 33, 301), (40, 64, 1000), (3, 500, 77)])
-def test_vocab_row_alone(dtype, k, B, H, V):
+@pytest.mark.usefixtures("module")
+def test_vocab_row_alone(backend, dtype, k, B, H, V):
     hidden, weight, bias = (torch.randn(s).to(dtype) for s in ((B, H), (V, H), (V,)))
     results = []
     for threads in (1, 2):
@@ -152,7 +161,7 @@ def test_every_isa(isa):
     # A part of them: both directions with lengths, projections, wide layers; every step.
     selection = (
         "(both or projection or wide or step or attention or vocab or threads)"
-        " and not reference and not isa"
+        " and not reference and not cuda and not isa"
     )
     run = run_python(
         [*command, "-k", selection, *[str(here / s) for s in suites]],

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from seq2seq_ext import ops
+from tests.ops.cases import KERNELS, device_of
 
 f32 = torch.float32
 
@@ -203,17 +204,27 @@ IDS = [
 ]
 
 
-def call(what, argument, value):
+def moved(item, device):
+    if isinstance(item, list):
+        return [moved(i, device) for i in item]
+    return item.to(device) if isinstance(item, torch.Tensor) else item
+
+
+def call(what, argument, value, device="cpu"):
     function, defaults = what
     arguments = defaults()
     arguments[argument] = value(arguments[argument]) if callable(value) else value
-    return function(**arguments)
+    return function(**{name: moved(item, device) for name, item in arguments.items()})
 
 
+@pytest.mark.parametrize("backend", KERNELS)
 @pytest.mark.parametrize(("what", "argument", "value", "message"), TABLE, ids=IDS)
-def test_compiled(what, argument, value, message):
+@pytest.mark.usefixtures("module")
+def test_compiled(backend, what, argument, value, message):
+    if backend == "cuda" and message.startswith("lengths["):
+        pytest.skip("values on the device are not looked at")
     with torch.no_grad(), pytest.raises(ValueError, match="^" + re.escape(message)):
-        call(what, argument, value)
+        call(what, argument, value, device_of(backend))
 
 
 @pytest.mark.parametrize(("what", "argument", "value", "message"), TABLE, ids=IDS)
@@ -239,19 +250,10 @@ def test_gradient_path(what, argument, value, message):
 @pytest.mark.parametrize(("what", "argument", "value", "message"), TABLE, ids=IDS)
 def test_meta(what, argument, value, message):
     """What torch.compile would say. Values of `lengths` cannot be seen there."""
-    function, defaults = what
     if message.startswith("lengths["):
         pytest.skip("not a matter of shapes")
-    arguments = defaults()
-    arguments[argument] = value(arguments[argument]) if callable(value) else value
-
-    def to_meta(item):
-        if isinstance(item, list):
-            return [to_meta(i) for i in item]
-        return item.to("meta") if isinstance(item, torch.Tensor) else item
-
     with torch.no_grad(), pytest.raises(ValueError, match="^" + re.escape(message)):
-        function(**{name: to_meta(item) for name, item in arguments.items()})
+        call(what, argument, value, "meta")
 
 
 # (what, argument, value, message), for what is not even a tensor.
@@ -322,6 +324,25 @@ def test_mixed_devices(argument):
     arguments[argument] = arguments[argument].to("meta")
     with pytest.raises((ValueError, RuntimeError), match=f"{argument}: expected x's device cpu"):
         ops.lstm_sequence(**arguments)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("argument", ["h0", "c0", "lengths"])
+def test_mixed_devices_with_cuda(argument):
+    arguments = lstm() | {"lengths": torch.tensor([1, 2])}
+    arguments = {name: moved(item, "cuda") for name, item in arguments.items()}
+    arguments[argument] = arguments[argument].cpu()
+    with pytest.raises(ValueError, match=f"{argument}: expected x's device cuda:0, got cpu"):
+        ops.lstm_sequence(**arguments)
+
+
+@pytest.mark.cuda
+def test_lengths_on_cuda_are_clamped():
+    """They are not read by the host; the kernels keep within T."""
+    arguments = {name: moved(item, "cuda") for name, item in gru().items()}
+    beyond = ops.gru_sequence(**arguments, lengths=torch.tensor([-5, 99], device="cuda"))
+    within = ops.gru_sequence(**arguments, lengths=torch.tensor([0, 3], device="cuda"))
+    assert all(torch.equal(a, b) for a, b in zip(beyond, within, strict=True))
 
 
 def test_mixed_dtypes_with_float16():

@@ -7,16 +7,22 @@ import pytest
 import torch
 
 from seq2seq_ext import ops
-from tests.ops.cases import CELLS, DTYPES, Case, forward, make, solve
-
-
-def states_of(problem):
-    return [s for s in (problem.h0, problem.c0) if s is not None]
+from tests.ops.cases import (
+    BACKENDS,
+    CELLS,
+    KERNELS,
+    Case,
+    device_of,
+    forward,
+    make,
+    solve,
+    with_dtypes,
+)
 
 
 def scattered(tensor):
     """The same values with a gap after every element."""
-    wide = torch.full((*tensor.shape, 2), torch.nan, dtype=tensor.dtype)
+    wide = torch.full((*tensor.shape, 2), torch.nan, dtype=tensor.dtype, device=tensor.device)
     wide[..., 0] = tensor
     return wide[..., 0]
 
@@ -32,12 +38,14 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.parametrize("backend", KERNELS)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("shape", [(4, 3, 5, 6), (1, 3, 5, 6), (4, 1, 5, 6), (4, 3, 1, 6)], ids=str)
-def test_strides(cell, layout, shape):
+def test_strides(backend, cell, layout, shape):
     problem = make(Case(cell, torch.float32, *shape, directions=2, lengths="ragged"))
-    expected = solve("cpu", problem)
+    expected = solve(backend, problem)
+    problem = problem.to(device_of(backend))
     problem.x = layout(problem.x)
     dy, *rest = problem.cotangents
     problem.cotangents = (layout(dy), *(scattered(r) for r in rest))
@@ -46,17 +54,19 @@ def test_strides(cell, layout, shape):
         problem.c0 = scattered(problem.c0)
     problem.weights = [scattered(w) for w in problem.weights]
     x = problem.x.detach().requires_grad_()
-    states = [s.detach().requires_grad_() for s in states_of(problem)]
+    states = [s.detach().requires_grad_() for s in problem.states]
     weights = [w.detach().requires_grad_() for w in problem.weights]
-    outputs = forward("cpu", problem, x, states, weights)
+    outputs = forward(backend, problem, x, states, weights)
     grads = torch.autograd.grad(outputs, [x, *states, *weights], problem.cotangents)
     for value, exact in zip((*outputs, *grads), expected.values(), strict=True):
-        assert torch.equal(value, exact)
+        assert torch.equal(value.cpu(), exact)
 
 
-def test_overlapping_input():
+@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.usefixtures("module")
+def test_overlapping_input(backend):
     """Expanded and sliding-window inputs are read like their copies."""
-    weights = make(Case("gru", I=5, H=6)).weights
+    weights = make(Case("gru", I=5, H=6)).to(device_of(backend)).weights
     h0 = torch.randn(1, 3, 6)
     window = torch.randn(30).as_strided((4, 3, 5), (2, 3, 1))
     for x in (torch.randn(5).expand(4, 3, 5), torch.randn(4, 1, 5).expand(4, 3, 5), window):
@@ -77,9 +87,11 @@ def test_batch_first_is_not_copied():
     assert "aten::clone" not in {event.key for event in profile.key_averages()}
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_decode_strides(dtype):
-    weights = [scattered(w) for w in make(Case("lstm", dtype, I=5, H=6)).weights]
+@pytest.mark.parametrize(("backend", "dtype"), with_dtypes(KERNELS))
+@pytest.mark.usefixtures("module")
+def test_decode_strides(backend, dtype):
+    problem = make(Case("lstm", dtype, I=5, H=6)).to(device_of(backend))
+    weights = [scattered(w) for w in problem.weights]
     x, h, c = (torch.randn(3, n).to(dtype) for n in (5, 6, 6))
     with torch.no_grad():
         expected = ops.lstm_step(x, h, c, [w.contiguous() for w in weights])
@@ -105,7 +117,7 @@ def test_decode_strides(dtype):
     assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_empty_batch(backend, cell):
     problem = make(Case(cell, B=0, lengths="ragged", directions=2))
@@ -117,8 +129,10 @@ def test_empty_batch(backend, cell):
         assert torch.equal(results[f"dweights[{n}]"], torch.zeros_like(weight))
 
 
-def test_empty_batch_decoding():
-    weights = make(Case("lstm", I=5, H=6)).weights
+@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.usefixtures("module")
+def test_empty_batch_decoding(backend):
+    weights = make(Case("lstm", I=5, H=6)).to(device_of(backend)).weights
     with torch.no_grad():
         h, c = ops.lstm_step(torch.ones(0, 5), torch.ones(0, 6), torch.ones(0, 6), weights)
     assert h.shape == c.shape == (0, 6)
@@ -130,7 +144,7 @@ def test_empty_batch_decoding():
     assert log_probs.shape == indices.shape == (0, 2)
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_all_lengths_zero(backend, cell):
     """The states pass through, and so do their gradients; nothing reaches the weights."""
@@ -147,21 +161,23 @@ def test_all_lengths_zero(backend, cell):
             assert value.eq(0).all(), name
 
 
+@pytest.mark.parametrize("backend", KERNELS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_full_lengths_are_no_lengths(cell):
+def test_full_lengths_are_no_lengths(backend, cell):
     case = Case(cell, T=6, B=4, directions=2, lengths="full")
     problem = make(case)
-    results = solve("cpu", problem)
+    results = solve(backend, problem)
     problem.lengths = None
-    for name, value in solve("cpu", problem).items():
+    for name, value in solve(backend, problem).items():
         assert torch.equal(value, results[name]), name
 
 
+@pytest.mark.parametrize("backend", KERNELS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_reverse_is_forward_over_reversed_time(cell):
-    problem = make(Case(cell, T=6, B=3, reverse=True))
-    y, *finals = forward("cpu", problem, problem.x, states_of(problem), problem.weights)
+def test_reverse_is_forward_over_reversed_time(backend, cell):
+    problem = make(Case(cell, T=6, B=3, reverse=True)).to(device_of(backend))
+    y, *finals = forward(backend, problem, problem.x, problem.states, problem.weights)
     other = make(Case(cell, T=6, B=3))
-    flipped, *others = forward("cpu", other, problem.x.flip(0), states_of(problem), problem.weights)
+    flipped, *others = forward(backend, other, problem.x.flip(0), problem.states, problem.weights)
     assert torch.equal(y, flipped.flip(0))
     assert all(torch.equal(a, b) for a, b in zip(finals, others, strict=True))

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seq2seq_ext import ops, reference
-from tests.ops.cases import CELLS, Case, make, solve
+from tests.ops.cases import CELLS, KERNELS, Case, make, solve
 
 bounded = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
@@ -33,11 +34,12 @@ def cases(draw):
     )
 
 
+@pytest.mark.parametrize("backend", KERNELS)
 @bounded
-@given(cases(), st.integers(0, 2**31))
-def test_sequence(case, seed):
+@given(case=cases(), seed=st.integers(0, 2**31))
+def test_sequence(backend, case, seed):
     problem = make(case, seed)
-    ours, theirs = solve("cpu", problem), solve("reference", problem)
+    ours, theirs = solve(backend, problem), solve("reference", problem)
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[name], rtol=1e-9, atol=1e-11, msg=name)
 

@@ -3,27 +3,45 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import ModuleType
+
 import pytest
 import torch
 from torch import Tensor
 
-from seq2seq_ext import ops, reference
-from tests.ops.cases import BACKENDS, CELLS, DTYPES, Case, Problem, error, make, torch_nn
+from tests.ops.cases import (
+    CELLS,
+    KERNELS,
+    Case,
+    Problem,
+    device_of,
+    error,
+    forward,
+    make,
+    running,
+    torch_nn,
+    with_dtypes,
+)
 
-MODULES = {"reference": reference, "cpu": ops}
 SHAPES = [(1, 1, 1), (1, 63, 65), (7, 7, 1), (65, 5, 7), (3, 500, 129)]  # (B, I, H)
 
 
 def run(backend: str, problem: Problem) -> tuple[Tensor, ...]:
-    module, case = MODULES[backend], problem.case
-    x, h, weights = problem.x[0], problem.h0[0], problem.weights
-    with torch.no_grad():
-        if case.cell == "lstm":
-            assert problem.c0 is not None
-            return module.lstm_step(x, h, problem.c0[0], weights)
-        if case.cell == "gru":
-            return (module.gru_step(x, h, weights),)
-        return (module.rnn_step(x, h, weights, nonlinearity=case.cell),)
+    """One step from the first of the problem's; the results on the CPU."""
+    given = problem.to(device_of(backend))
+    with torch.no_grad(), running(backend) as module:
+        results = step(module, given, given.x[0])
+    return tuple(r.cpu() for r in results)
+
+
+def step(module: ModuleType, problem: Problem, x: Tensor) -> tuple[Tensor, ...]:
+    states, weights, cell = [s[0] for s in problem.states], problem.weights, problem.case.cell
+    if cell == "lstm":
+        return module.lstm_step(x, *states, weights)
+    if cell == "gru":
+        return (module.gru_step(x, *states, weights),)
+    return (module.rnn_step(x, *states, weights, nonlinearity=cell),)
 
 
 def torch_cell(problem: Problem) -> tuple[Tensor, ...]:
@@ -35,8 +53,7 @@ def torch_cell(problem: Problem) -> tuple[Tensor, ...]:
     return result if isinstance(result, tuple) else (result,)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("backend", "dtype"), with_dtypes())
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "nobias"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -52,8 +69,7 @@ def test_parity(backend, dtype, cell, bias, shape):
         assert found.within(peer, dtype), (n, found, peer)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("backend", "dtype"), with_dtypes())
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "nobias"])
 @pytest.mark.parametrize(("H", "proj"), [(7, 1), (65, 63)])
 def test_projection(backend, dtype, bias, H, proj):
@@ -70,25 +86,16 @@ def test_projection(backend, dtype, bias, H, proj):
         assert found.within(peer, dtype), (n, found, peer)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("backend", "dtype"), with_dtypes(KERNELS))
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("proj", [0, 3])
-def test_gradient_runs_a_sequence_of_one(cell, dtype, proj):
+def test_gradient_runs_a_sequence_of_one(backend, module, cell, dtype, proj):
     if proj and cell != "lstm":
         pytest.skip("only the LSTM projects")
-    problem = make(Case(cell, dtype, 1, 3, 5, 7, proj=proj))
-    x, h = problem.x[0].clone().requires_grad_(), problem.h0[0]
-    if cell == "lstm":
-        assert problem.c0 is not None
-        results = ops.lstm_step(x, h, problem.c0[0], problem.weights)
-        expected = ops.lstm_sequence(x[None], problem.h0, problem.c0, problem.weights)[1:]
-    elif cell == "gru":
-        results = (ops.gru_step(x, h, problem.weights),)
-        expected = ops.gru_sequence(x[None], problem.h0, problem.weights)[1:]
-    else:
-        results = (ops.rnn_step(x, h, problem.weights, nonlinearity=cell),)
-        options = {"nonlinearity": cell}
-        expected = ops.rnn_sequence(x[None], problem.h0, problem.weights, **options)[1:]
+    problem = make(Case(cell, dtype, 1, 3, 5, 7, proj=proj)).to(device_of(backend))
+    x = problem.x[0].clone().requires_grad_()
+    results = step(module, problem, x)
+    expected = forward(backend, problem, x[None], problem.states, problem.weights)[1:]
     for result, e in zip(results, expected, strict=True):
         assert torch.equal(result, e[0])
     (grad,) = torch.autograd.grad(results[0].sum(), [x])
@@ -97,22 +104,21 @@ def test_gradient_runs_a_sequence_of_one(cell, dtype, proj):
     assert grad.abs().sum() > 0
 
 
-def test_float32_cell_state_stays_unrounded():
+@pytest.mark.parametrize("backend", KERNELS)
+def test_float32_cell_state_stays_unrounded(backend):
     problem = make(Case("lstm", torch.bfloat16, 1, 3, 5, 9))
-    assert problem.c0 is not None
-    c = torch.randn(3, 9)
-    with torch.no_grad():
-        _, wide = ops.lstm_step(problem.x[0], problem.h0[0], c, problem.weights)
-        _, narrow = ops.lstm_step(problem.x[0], problem.h0[0], c.bfloat16(), problem.weights)
+    c = torch.randn(1, 3, 9)
+    _, wide = run(backend, replace(problem, c0=c))
+    _, narrow = run(backend, replace(problem, c0=c.bfloat16()))
     assert wide.dtype == torch.float32
     assert narrow.dtype == torch.bfloat16
     assert wide.ne(wide.bfloat16().float()).any()
 
 
-def test_inputs_are_left_alone():
-    problem = make(Case("lstm", torch.float32, 1, 3, 5, 9))
-    assert problem.c0 is not None
-    before = [t.clone() for t in (problem.x, problem.h0, problem.c0, *problem.weights)]
-    run("cpu", problem)
-    after = (problem.x, problem.h0, problem.c0, *problem.weights)
+@pytest.mark.parametrize("backend", KERNELS)
+def test_inputs_are_left_alone(backend):
+    problem = make(Case("lstm", torch.float32, 1, 3, 5, 9)).to(device_of(backend))
+    before = [t.clone() for t in (problem.x, *problem.states, *problem.weights)]
+    run(backend, problem)
+    after = (problem.x, *problem.states, *problem.weights)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

@@ -7,18 +7,16 @@ import pytest
 import torch
 
 from seq2seq_ext import ops
-from tests.ops.cases import CELLS, Case, make
-
-OPS = torch.ops.seq2seq_ext
+from tests.ops.cases import CELLS, KERNELS, Case, device_of, make
 
 
-def sequence_arguments(cell, requires_grad, **options):
-    problem = make(Case(cell, T=3, B=2, I=5, H=4, **options))
+def sequence_arguments(backend, cell, requires_grad, **options):
+    problem = make(Case(cell, T=3, B=2, I=5, H=4, **options)).to(device_of(backend))
 
     def leaf(t):
         return t.clone().requires_grad_(requires_grad)
 
-    states = [leaf(s) for s in (problem.h0, problem.c0) if s is not None]
+    states = [leaf(s) for s in problem.states]
     weights = [leaf(w) for w in problem.weights]
     relu = [cell == "relu"] if cell in ("tanh", "relu") else []
     reverse = problem.case.reverse
@@ -29,60 +27,67 @@ def name_of(cell):
     return "rnn" if cell in ("tanh", "relu") else cell
 
 
+@pytest.mark.parametrize("backend", KERNELS)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("requires_grad", [False, True], ids=["values", "gradients"])
 @pytest.mark.parametrize("options", [{}, {"directions": 2, "lengths": "zeros"}], ids=str)
-def test_opcheck_sequence(cell, requires_grad, options):
-    args = sequence_arguments(cell, requires_grad, **options)
-    op = getattr(OPS, f"{name_of(cell)}_sequence").default
+def test_opcheck_sequence(module, backend, cell, requires_grad, options):
+    args = sequence_arguments(backend, cell, requires_grad, **options)
+    op = getattr(module.kernels, f"{name_of(cell)}_sequence")
     torch.library.opcheck(op, (*args, True))
     if not requires_grad:
         torch.library.opcheck(op, (*args, False))
 
 
+@pytest.mark.parametrize("backend", KERNELS)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("wanted", [0b111111, 0b000001])
-def test_opcheck_backward(cell, wanted):
-    args = sequence_arguments(cell, False, lengths="ragged")
+def test_opcheck_backward(module, backend, cell, wanted):
+    args = sequence_arguments(backend, cell, False, lengths="ragged")
     name = name_of(cell)
-    y, h_n, *more = getattr(OPS, f"{name}_sequence")(*args, True)
+    y, h_n, *more = getattr(module.kernels, f"{name}_sequence")(*args, True)
     count = 3 if cell == "lstm" else 2  # of states and x
     saved = more[1:] if cell == "lstm" else more
     grads = [torch.randn_like(y), None, torch.randn_like(h_n)][:count]
     backward = (*grads, *args[: count + 2], y, *saved, *args[count + 2 :], wanted)
-    torch.library.opcheck(getattr(OPS, f"{name}_sequence_backward").default, backward)
+    torch.library.opcheck(getattr(module.kernels, f"{name}_sequence_backward"), backward)
 
 
-def test_opcheck_steps():
+@pytest.mark.parametrize("backend", KERNELS)
+def test_opcheck_steps(module, backend):
     x, h, c = torch.randn(3, 5), torch.randn(3, 4), torch.randn(3, 4)
     for cell, states, tail in (
         ("lstm", (h, c), ()),
         ("gru", (h,), ()),
         ("rnn", (h,), (True,)),
     ):
-        weights = make(Case(cell if cell != "rnn" else "relu", I=5, H=4)).weights
-        op = getattr(OPS, f"{cell}_step").default
+        problem = make(Case(cell if cell != "rnn" else "relu", I=5, H=4)).to(device_of(backend))
+        weights = problem.weights
+        op = getattr(module.kernels, f"{cell}_step")
         torch.library.opcheck(op, (x, *states, weights, *tail))
 
 
+@pytest.mark.parametrize("backend", KERNELS)
 @pytest.mark.parametrize("additive", [False, True], ids=["dot", "additive"])
-def test_opcheck_attention(additive):
+def test_opcheck_attention(module, backend, additive):
     query, keys, values = torch.randn(2, 7), torch.randn(2, 4, 5), torch.randn(2, 4, 3)
     v = torch.randn(5) if additive else None
     lengths = torch.tensor([4, 0])
     args = (query, keys, values, lengths, additive, 0.5, torch.randn(5, 7), v)
-    torch.library.opcheck(OPS.attention_step.default, args)
+    torch.library.opcheck(module.kernels.attention_step, args)
 
 
-@pytest.mark.parametrize("bias", [None, torch.zeros(11)], ids=["nobias", "bias"])
-def test_opcheck_vocab(bias):
-    torch.library.opcheck(OPS.vocab_pick.default, (torch.randn(2, 7), torch.randn(11, 7), bias, 3))
+@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("bias", [False, True], ids=["nobias", "bias"])
+def test_opcheck_vocab(module, backend, bias):
+    args = (torch.randn(2, 7), torch.randn(11, 7), torch.zeros(11) if bias else None, 3)
+    torch.library.opcheck(module.kernels.vocab_pick, args)
 
 
 def test_opcheck_info():
     # The fourth check compares outputs as tensors, and this one is a string.
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(OPS.cpu_isa.default, (), test_utils=checks)
+    torch.library.opcheck(torch.ops.seq2seq_ext.cpu_isa.default, (), test_utils=checks)
 
 
 def run_sequence(cell, x, states, weights, lengths):
