@@ -10,20 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seq2seq_ext import ops
-from seq2seq_ext.nn._checks import (
-    check_choice,
-    check_probability,
-    check_size,
-    check_token_id,
-    check_tokens,
-)
-from seq2seq_ext.nn.attention import ATTENTION_KINDS, Attention, AttentionMemory
-from seq2seq_ext.nn.bridge import BRIDGES, Bridge, last_output, mean_output
+from seq2seq_ext.nn._checks import check_probability, check_tokens
+from seq2seq_ext.nn._decoder_config import check_config
+from seq2seq_ext.nn.attention import Attention, AttentionMemory
+from seq2seq_ext.nn.bridge import Bridge, last_output, mean_output
 from seq2seq_ext.nn.cells import RNNCell
-from seq2seq_ext.nn.encoder import CELLS, Encoder, EncoderOutput, make_rnn
-
-CONTEXTS = ("initial_state", "every_step", "attention")
-SUMMARIES = ("last", "mean")
+from seq2seq_ext.nn.encoder import Encoder, EncoderOutput, make_rnn
 
 
 class DecoderState(NamedTuple):
@@ -145,7 +137,7 @@ class Decoder(nn.Module):
         }
         if not isinstance(encoder, Encoder):
             raise TypeError(f"Decoder: encoder must be an Encoder, got {type(encoder).__name__}")
-        _check_config(self._config)
+        check_config(self._config)
         self.vocab_size, self.hidden_size, self.num_layers = vocab_size, hidden_size, num_layers
         self.cell, self.context, self.input_feeding = cell, context, input_feeding
         self.summary = summary or ("mean" if bridge == "mean" else "last")
@@ -243,8 +235,13 @@ class Decoder(nn.Module):
             return DecoderMemory(None, mean_output(encoded, invariant=invariant)), state
         return DecoderMemory(None, last_output(encoded, self._encoder_directions)), state
 
-    def step(self, tokens: Tensor, state: DecoderState, memory: DecoderMemory) -> DecoderStep:
+    def step(
+        self, tokens: Tensor, state: DecoderState, memory: DecoderMemory, *, beams: int = 1
+    ) -> DecoderStep:
         """One step from tokens y_{t-1} (B,). Without gradients the fused step kernels run.
+
+        beams: rows of each source; they stand together, and the memory holds their source once:
+            tokens and state have beams times the memory's rows.
 
         Raises IndexError: an id out of range (on the CPU; elsewhere it is not looked at).
         """
@@ -253,7 +250,7 @@ class Decoder(nn.Module):
         except IndexError:  # only now: a look at every step would cost decoding time
             check_tokens("Decoder.step", "tokens", tokens, 1, self.embedding)
             raise
-        return self._step(x, state, memory)
+        return self._step(x, state, memory, beams)
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout) if self.training and self.dropout > 0 else x
@@ -261,10 +258,15 @@ class Decoder(nn.Module):
     def _embed(self, tokens: Tensor) -> Tensor:
         return self._drop(self.embedding(tokens))
 
-    def _step(self, x: Tensor, state: DecoderState, memory: DecoderMemory) -> DecoderStep:
+    def _step(
+        self, x: Tensor, state: DecoderState, memory: DecoderMemory, beams: int = 1
+    ) -> DecoderStep:
         if self.context == "every_step":
             assert memory.context is not None
-            x = torch.cat([x, memory.context.to(x.dtype)], dim=-1)
+            context = memory.context.to(x.dtype)
+            if beams > 1:
+                context = context.repeat_interleave(beams, dim=0)
+            x = torch.cat([x, context], dim=-1)
         elif state.feed is not None:
             x = torch.cat([x, state.feed.to(x.dtype)], dim=-1)
         if state.cell is not None:
@@ -272,22 +274,37 @@ class Decoder(nn.Module):
         else:
             hidden, hs = self.rnn.step(x, state.hidden)
             cs = None
-        features, context, weights = self._read(hidden, memory)
+        features, context, weights = self._read(hidden, memory, beams)
         features = self._drop(features)
         state = DecoderState(hs, cs, features if self.input_feeding else None)
         return DecoderStep(features, state, hidden, context, weights)
 
-    def _read(self, hidden: Tensor, memory: DecoderMemory) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _read(
+        self, hidden: Tensor, memory: DecoderMemory, beams: int = 1
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """features, context, weights for s_t (B, H), or for all s_1 ... s_T (B, T, H)."""
         if self.attention is None:
             assert memory.context is not None
             return hidden, memory.context, None
         assert memory.attention is not None
-        context, weights = self.attention(hidden, memory.attention)
+        if beams > 1:
+            context, weights = self._attend_together(hidden, memory.attention, beams)
+        else:
+            context, weights = self.attention(hidden, memory.attention)
         if hidden.dim() == 2:
             return self.combine(context, hidden), context, weights
         mixed = F.linear(context, self.combine.weight_ih) + F.linear(hidden, self.combine.weight_hh)
         return torch.tanh(mixed), context, weights
+
+    def _attend_together(
+        self, hidden: Tensor, memory: AttentionMemory, beams: int
+    ) -> tuple[Tensor, Tensor]:
+        """The attention of `beams` rows a source: a call a beam, so that the memory, much the
+        larger side, is read where it lies and not repeated."""
+        assert self.attention is not None
+        queries = hidden.unflatten(0, (-1, beams)).unbind(1)
+        contexts, weights = zip(*(self.attention(q, memory) for q in queries), strict=True)
+        return torch.stack(contexts, 1).flatten(0, 1), torch.stack(weights, 1).flatten(0, 1)
 
     # -- all steps ---------------------------------------------------------------------------------
 
@@ -359,38 +376,3 @@ class Decoder(nn.Module):
             context = torch.stack([step.context for step in steps], 1)
             weights = torch.stack([step.weights for step in steps if step.weights is not None], 1)
         return DecoderOutput(self.logits(features), hidden, context, weights, state)
-
-
-def _check_config(config: dict[str, Any]) -> None:
-    for name in ("vocab_size", "embedding_size", "hidden_size", "num_layers"):
-        check_size("Decoder", name, config[name])
-    check_choice("Decoder", "cell", config["cell"], CELLS)
-    check_choice("Decoder", "context", config["context"], CONTEXTS)
-    check_choice("Decoder", "bridge", config["bridge"], BRIDGES)
-    check_probability("Decoder", "dropout", config["dropout"])
-    if config["padding_idx"] is not None:
-        check_token_id("Decoder", "padding_idx", config["padding_idx"], config["vocab_size"])
-    context, summary, bridge = config["context"], config["summary"], config["bridge"]
-    if summary is not None:
-        check_choice("Decoder", "summary", summary, SUMMARIES)
-        if context == "attention":
-            raise ValueError("Decoder: summary is for one fixed context; 'attention' has none")
-        if context == "initial_state" and (summary == "mean") != (bridge == "mean"):
-            raise ValueError(
-                "Decoder: with context 'initial_state' the bridge makes the context: summary "
-                "'mean' goes with bridge 'mean' and with no other, "
-                f"got summary {summary!r} and bridge {bridge!r}"
-            )
-    if context == "initial_state" and bridge == "zero":
-        raise ValueError(
-            "Decoder: context 'initial_state' with bridge 'zero' would never see the source"
-        )
-    if context == "attention":
-        if config["attention"] is not None:
-            check_choice("Decoder", "attention", config["attention"], ATTENTION_KINDS)
-        return
-    for name in ("attention", "attention_size", "input_feeding"):
-        if config[name]:
-            raise ValueError(
-                f"Decoder: {name} is for context 'attention', got {config[name]!r} with {context!r}"
-            )

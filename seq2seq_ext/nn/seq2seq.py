@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Encoder and decoder as one model: training forward and `generate`."""
+"""Encoder and decoder as one model: training forward, `generate` and `score`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from seq2seq_ext.generation import GenerateOutput, GenerationConfig, generate
+from seq2seq_ext.generation import (
+    GenerateOutput,
+    GenerationConfig,
+    ScoreOutput,
+    generate,
+    score,
+)
+from seq2seq_ext.generation.output import Callback
 from seq2seq_ext.nn.decoder import Decoder, DecoderOutput
 from seq2seq_ext.nn.encoder import Encoder, EncoderOutput
 
@@ -170,25 +177,87 @@ class Seq2Seq(nn.Module):
         src_lengths: Tensor | Sequence[int] | None = None,
         *,
         generation_config: GenerationConfig | None = None,
+        prefix_tokens: Tensor | Sequence[Sequence[int]] | None = None,
+        allowed_tokens: Tensor | None = None,
+        shortlist: Tensor | Sequence[int] | Sequence[Sequence[int]] | None = None,
+        row_ids: Tensor | Sequence[int] | None = None,
+        callback: Callback | None = None,
         **options: Any,
     ) -> Tensor | GenerateOutput:
-        """Decodes greedily, a whole batch at once, each row up to its own end-of-sequence token.
+        """Decodes a whole batch at once, each row up to its own end-of-sequence token: greedily, by
+        sampling (do_sample=True), or by beam search (num_beams above 1).
 
-        Dropout is off whatever the module's mode. A row's tokens and scores are the same bits alone
-        and in any batch (CPU library loaded).
+        Dropout is off whatever the module's mode. What each option means, in which order they act,
+        and what happens at the edges is written down in `seq2seq_ext.generation`. A row's tokens
+        and scores are the same bits alone and in any batch (CPU library loaded).
 
         Args:
             src, src_lengths: as in `forward`.
             generation_config: replaces the model's own.
+            prefix_tokens: what each row must begin with: (B, P) ids, -1 behind each row's end, or
+                lists of ids. They count as new tokens.
+            allowed_tokens: (V,) or (B, V) bool: the only tokens that may be chosen.
+            shortlist: ids (n,) for all rows, or (B, n) with -1 at the end, or lists: the softmax is
+                over these, end-of-sequence tokens and prefixes alone, and only their rows of the
+                output weight are read.
+            row_ids: (B,) ints in [0, 2**32): what a row's random numbers are keyed by; None: its
+                number in the batch.
+            callback: is called with a `StepOutput` after each step.
             options: fields of `GenerationConfig`, by the names Hugging Face gives them:
-                max_new_tokens, min_new_tokens, eos_token_id, return_dict_in_generate,
-                output_attentions, ...
+                max_new_tokens, num_beams, do_sample, top_p, return_dict_in_generate, ...
 
         Returns:
-            sequences (B, T): the new tokens, without the start token, each row's end-of-sequence
-            token kept and padding after it. With return_dict_in_generate a `GenerateOutput`.
+            sequences (B * num_return_sequences, T): the new tokens, without the start token, each
+            row's end-of-sequence token kept and padding after it. With return_dict_in_generate a
+            `GenerateOutput`.
 
         Raises ValueError, TypeError, IndexError: bad option or input, logits that are not finite.
-            NotImplementedError: an option of beam search or sampling.
         """
-        return generate(self, src, src_lengths, generation_config=generation_config, **options)
+        return generate(
+            [self],
+            src,
+            src_lengths,
+            generation_config=generation_config,
+            prefix_tokens=prefix_tokens,
+            allowed_tokens=allowed_tokens,
+            shortlist=shortlist,
+            row_ids=row_ids,
+            callback=callback,
+            **options,
+        )
+
+    def score(
+        self,
+        src: Tensor,
+        tgt: Tensor,
+        src_lengths: Tensor | Sequence[int] | None = None,
+        tgt_lengths: Tensor | Sequence[int] | None = None,
+        *,
+        generation_config: GenerationConfig | None = None,
+        shortlist: Tensor | Sequence[int] | Sequence[Sequence[int]] | None = None,
+        **options: Any,
+    ) -> ScoreOutput:
+        """Forced decoding: the log-probability of every token of given targets, as `generate` would
+        report it.
+
+        Args:
+            src, src_lengths: as in `forward`.
+            tgt: (B, T) token ids without the start token, such as `generate` returns.
+            tgt_lengths: (B,); None: up to each row's first end-of-sequence token, or where it has
+                none up to its last token that is not pad_token_id.
+            generation_config: replaces the model's own.
+            shortlist: as in `generate`; a target outside it has log-probability -inf.
+            options: of `GenerationConfig` the special tokens, length_penalty, output_attentions.
+
+        Raises ValueError, TypeError, IndexError: bad option or input, logits that are not finite.
+        """
+        return score(
+            [self],
+            src,
+            tgt,
+            src_lengths,
+            tgt_lengths,
+            generation_config=generation_config,
+            shortlist=shortlist,
+            **options,
+        )

@@ -188,7 +188,6 @@ def _load_model(path: Path, config: dict[str, Any]) -> Seq2Seq:
         model = Seq2Seq.from_config(config, dtype=dtype)
         model.load_state_dict(weights)
         model.generation_config.validate(model.decoder.vocab_size)
-        model.generation_config.check_greedy()
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = str(error).splitlines()[0].rstrip(":")
         raise ModelError(f"{path}: weights and configuration do not fit ({reason})") from None

@@ -48,7 +48,7 @@ def file_size_limit(size: int) -> Iterator[None]:
         (lambda c: c.update(model=None), "do not fit"),
         (lambda c: c["model"].update(generation=[]), "do not fit"),
         (lambda c: c["model"]["generation"].update(max_new_tokens="9"), "max_new_tokens"),
-        (lambda c: c["model"]["generation"].update(num_beams=4), "num_beams"),
+        (lambda c: c["model"]["generation"].update(num_beams=0), "num_beams"),
     ],
 )
 def test_bad_configuration(

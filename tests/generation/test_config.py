@@ -50,17 +50,6 @@ def test_bad_values(options, error, words):
         GenerationConfig(**options).validate(9)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"num_beams": 4}, {"do_sample": True}, {"temperature": 0.7}, {"no_repeat_ngram_size": 3}],
-    ids=str,
-)
-def test_what_is_not_there_yet_says_so(options):
-    name = next(iter(options))
-    with pytest.raises(NotImplementedError, match=f"{name}=.* is not supported: only greedy"):
-        GenerationConfig(**options).check_greedy()
-
-
 def test_unknown_option():
     with pytest.raises(TypeError, match="unknown option max_length; known are max_new_tokens"):
         GenerationConfig().replace(max_length=20)
