@@ -17,6 +17,8 @@ Status sequence_backward(const SequenceBackwardParams& params, const Runtime& ru
 Status step(const StepParams& params, const Runtime& runtime);
 Status attention_step(const AttentionStepParams& params, const Runtime& runtime);
 Status vocab_pick(const VocabPickParams& params, const Runtime& runtime);
+Status cross_entropy_forward(const CrossEntropyForwardParams& params, const Runtime& runtime);
+Status cross_entropy_backward(const CrossEntropyBackwardParams& params, const Runtime& runtime);
 
 // The project's own matrix product: any strides (one of each operand's is 1), any dtype, fixed
 // order of summation; also what runs where runtime.gemm is null or declines.
