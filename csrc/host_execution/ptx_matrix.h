@@ -75,18 +75,21 @@ struct Rows {
   uint16_t row[8];  // read by the lane that gives its address, so that sanitizers blame that one
   uint32_t* r;
 };
+// Element j of row i of matrix m. (A function: a lambda would be watched.)
+template <int N>
+HX_UNWATCHED uint32_t element(void* const* operands, int m, int i, int j) {
+  return static_cast<const Rows<N>*>(operands[8 * m + i])->row[j];
+}
 template <int N, bool kTransposed>
 HX_UNWATCHED void execute_ldmatrix(unsigned mask, void* const* operands) {
   need_all_lanes("ldmatrix", mask);
   for (int lane = 0; lane < 32; ++lane) {
     const int g = lane / 4, t = lane % 4;
     for (int m = 0; m < N; ++m) {
-      const auto at = [&](int i, int j) -> uint32_t {
-        return static_cast<Rows<N>*>(operands[8 * m + i])->row[j];
-      };
-      static_cast<Rows<N>*>(operands[lane])->r[m] = kTransposed
-                                                        ? at(2 * t, g) | at(2 * t + 1, g) << 16
-                                                        : at(g, 2 * t) | at(g, 2 * t + 1) << 16;
+      static_cast<Rows<N>*>(operands[lane])->r[m] =
+          kTransposed
+              ? element<N>(operands, m, 2 * t, g) | element<N>(operands, m, 2 * t + 1, g) << 16
+              : element<N>(operands, m, g, 2 * t) | element<N>(operands, m, g, 2 * t + 1) << 16;
     }
   }
 }
