@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // NumPy arrays in and out of the kernels: checked, never converted. The element type says the
-// dtype: float32, float64, or uint16 for the bits of bfloat16.
+// dtype: float32, float64, float16, or uint16 for the bits of bfloat16.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -29,10 +29,17 @@ inline std::string text(const std::vector<int64_t>& shape) {
   return r + ")";
 }
 
+#ifdef SEQ2SEQ_EXT_HOST_EXECUTION
+inline constexpr bool kCudaKernels = true;
+#else
+inline constexpr bool kCudaKernels = false;
+#endif
+
 inline DType dtype_of(const py::array& a, const char* name) {
   if (a.dtype().is(py::dtype::of<float>())) return DType::kFloat32;
   if (a.dtype().is(py::dtype::of<double>())) return DType::kFloat64;
   if (a.dtype().is(py::dtype::of<uint16_t>())) return DType::kBFloat16;
+  if (kCudaKernels && a.dtype().is(py::dtype("float16"))) return DType::kFloat16;
   throw py::value_error(std::string(name) +
                         ": expected float32, float64 or uint16 (the bits of bfloat16), got " +
                         std::string(py::str(a.dtype())));
@@ -48,6 +55,8 @@ inline py::dtype numpy_dtype(DType dtype) {
       return py::dtype::of<float>();
     case DType::kFloat64:
       return py::dtype::of<double>();
+    case DType::kFloat16:
+      return py::dtype("float16");
     default:
       return py::dtype::of<uint16_t>();
   }
@@ -91,6 +100,7 @@ inline const int64_t* input_lengths(const MaybeArray& a, int64_t B, int64_t long
     throw py::value_error("lengths: expected int64 of shape " + text({B}));
   }
   const auto* data = static_cast<const int64_t*>(a->data());
+  if (kCudaKernels) return data;  // the caller cannot see them: these kernels clamp
   for (int64_t b = 0; b < B; ++b) {
     if (data[b] < 0 || data[b] > longest) throw py::value_error("lengths: out of range");
   }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // NumPy bindings of linear + cross-entropy.
-#include "arrays.h"
-#include "cpu/launch.h"
+#include "launch.h"
 #include "module.h"
 
 namespace seq2seq_ext::kernels_python {
@@ -43,15 +42,6 @@ kernels::CrossEntropyInputs inputs(const py::array& hidden, const py::array& wei
   return in;
 }
 
-template <class Params>
-void launch(kernels::Status (*kernel)(const Params&, const kernels::Runtime&), const Params& p,
-            int threads) {
-  py::gil_scoped_release release;
-  const kernels::Status status = kernel(p, kernels::default_runtime(threads));
-  py::gil_scoped_acquire acquire;
-  expect_ok(status);
-}
-
 Shape loss_shape(const kernels::CrossEntropyInputs& in) {
   return {in.reduction == Reduction::kNone ? in.N : 1};
 }
@@ -68,7 +58,7 @@ py::tuple forward(const py::array& hidden, const py::array& weight, const py::ar
   p.loss = loss.mutable_data();
   p.lse = lse.mutable_data();
   p.sums = sums.mutable_data();
-  launch(&kernels::cpu::cross_entropy_forward, p, threads);
+  launch(&launchers::cross_entropy_forward, p, threads);
   return py::make_tuple(loss, lse, sums);
 }
 
@@ -93,7 +83,7 @@ py::tuple backward(const py::array& d_loss, const py::array& lse, const py::arra
     *pointers[i] = grads[i].mutable_data();
     results[i] = grads[i];
   }
-  launch(&kernels::cpu::cross_entropy_backward, p, threads);
+  launch(&launchers::cross_entropy_backward, p, threads);
   return py::make_tuple(results[0], results[1], results[2]);
 }
 

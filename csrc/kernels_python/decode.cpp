@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
-// NumPy bindings of the decode kernels, and of the vector functions that all kernels share.
-#include "arrays.h"
-#include "cpu/launch.h"
-#include "math_probe.h"
+// NumPy bindings of the decode kernels.
+#include "launch.h"
 #include "module.h"
 
 namespace seq2seq_ext::kernels_python {
@@ -53,13 +51,7 @@ py::tuple attention_step(const py::array& query, const py::array& keys, const py
   py::array context = output(p.dtype, {p.B, p.C}), weights = output(p.dtype, {p.B, p.S});
   p.context = context.mutable_data();
   p.weights = weights.mutable_data();
-  {
-    py::gil_scoped_release release;
-    const kernels::Status status =
-        kernels::cpu::attention_step(p, kernels::default_runtime(threads));
-    py::gil_scoped_acquire acquire;
-    expect_ok(status);
-  }
+  launch(&launchers::attention_step, p, threads);
   return py::make_tuple(context, weights);
 }
 
@@ -93,12 +85,7 @@ py::tuple run_vocab(kernels::VocabPickParams& p, int threads) {
   std::memset(indices.mutable_data(), 0xff, static_cast<size_t>(indices.nbytes()));
   p.log_probs = log_probs.mutable_data();
   p.indices = indices.mutable_data();
-  {
-    py::gil_scoped_release release;
-    const kernels::Status status = kernels::cpu::vocab_pick(p, kernels::default_runtime(threads));
-    py::gil_scoped_acquire acquire;
-    expect_ok(status);
-  }
+  launch(&launchers::vocab_pick, p, threads);
   return py::make_tuple(log_probs, indices);
 }
 
@@ -119,18 +106,6 @@ py::tuple vocab_sample(const py::array& hidden, const py::array& weight, const M
   return run_vocab(p, threads);
 }
 
-py::array evaluate(const std::string& function, const py::array& x) {
-  const DType dtype = dtype_of(x, "x");
-  if (dtype == DType::kBFloat16) throw py::value_error("x: expected float32 or float64");
-  const Shape shape(x.shape(), x.shape() + x.ndim());
-  const void* data = input(x, "x", dtype, shape);
-  py::array y = output(dtype, shape);
-  if (!math_probe(function, dtype, x.size(), data, y.mutable_data())) {
-    throw py::value_error("function: expected exp, sigmoid or tanh, got " + function);
-  }
-  return y;
-}
-
 }  // namespace
 
 void bind_decode(py::module_& m) {
@@ -146,8 +121,6 @@ void bind_decode(py::module_& m) {
   m.def("vocab_sample", &vocab_sample, "hidden"_a, "weight"_a, "bias"_a = py::none(), py::kw_only(),
         "seed"_a, "step"_a, "rows"_a = py::none(), "banned"_a = py::none(), "temperature"_a = 1.0,
         "threads"_a = 1, "As vocab_pick, and rows (B) int64 -> log_probs (B), indices (B)");
-  m.def("evaluate", &evaluate, "function"_a, "x"_a,
-        "The kernels' own exp, sigmoid or tanh of every element of x");
 }
 
 }  // namespace seq2seq_ext::kernels_python

@@ -3,8 +3,7 @@
 // b_hh, w_hr), the last three of them None where there are none.
 #include <array>
 
-#include "arrays.h"
-#include "cpu/launch.h"
+#include "launch.h"
 #include "module.h"
 
 namespace seq2seq_ext::kernels_python {
@@ -48,14 +47,6 @@ kernels::RecurrentWeights weights_of(const Weights& w, Cell cell, DType dtype, i
 int64_t hidden_size(const Weights& w, Cell cell) {
   if (!w[0] || w[0]->ndim() != 2) throw py::value_error("w_ih: expected (G*H, I)");
   return w[0]->shape(0) / kernels::num_gates(cell);
-}
-
-template <class Launch>
-void call(const Launch& launch) {
-  py::gil_scoped_release release;
-  const kernels::Status status = launch();
-  py::gil_scoped_acquire acquire;
-  expect_ok(status);
 }
 
 kernels::SequenceShape shape_of(const std::string& cell, const py::array& x, const py::array& h0,
@@ -123,7 +114,7 @@ py::dict sequence_forward(const std::string& cell, const py::array& x, const py:
       to.saved_cells = direction_of(cells.mutable_data(), d, s.T * s.B * s.H, state);
     }
   }
-  call([&] { return kernels::cpu::sequence_forward(p, kernels::default_runtime(threads)); });
+  launch(&launchers::sequence_forward, p, threads);
   using namespace py::literals;
   return py::dict("y"_a = y, "h_n"_a = h_n, "c_n"_a = c_n, "saved_gates"_a = gates,
                   "saved_cells"_a = cells);
@@ -188,7 +179,7 @@ py::dict sequence_backward(const std::string& cell, const py::array& x, const py
     }
     grads.append(of_direction);
   }
-  call([&] { return kernels::cpu::sequence_backward(p, kernels::default_runtime(threads)); });
+  launch(&launchers::sequence_backward, p, threads);
   using namespace py::literals;
   return py::dict("dx"_a = dx, "dh0"_a = dh0, "dc0"_a = dc0, "weights"_a = grads);
 }
@@ -214,7 +205,7 @@ py::tuple step(const std::string& cell, const py::array& x, const py::array& h,
   py::array h_out = output(p.dtype, {p.B, p.P}), c_out = output(state, {is_lstm ? p.B : 0, p.H});
   p.h_out = h_out.mutable_data();
   p.c_out = is_lstm ? c_out.mutable_data() : nullptr;
-  call([&] { return kernels::cpu::step(p, kernels::default_runtime(threads)); });
+  launch(&launchers::step, p, threads);
   return py::make_tuple(h_out, c_out);
 }
 

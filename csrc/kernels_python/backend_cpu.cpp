@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT
+// What `_kernels` has beside the kernels: the threads, and the vector functions that all share.
+#include "launch.h"
+#include "math_probe.h"
+#include "module.h"
+
+namespace seq2seq_ext::kernels_python {
+namespace {
+
+// What a Runtime makes of `count` items: (begin, end) of each chunk, and whether each nested call
+// made one chunk.
+py::list chunks(int64_t count, int threads) {
+  struct Context {
+    std::vector<int64_t> begin, end;  // indexed by begin
+    std::vector<int> nested;
+    kernels::Runtime runtime;
+  } context{std::vector<int64_t>(count, -1), std::vector<int64_t>(count, -1),
+            std::vector<int>(count, 0), kernels::default_runtime(threads)};
+  {
+    py::gil_scoped_release release;
+    context.runtime.parallel_for(
+        count,
+        [](int64_t begin, int64_t end, void* opaque) {
+          Context& c = *static_cast<Context*>(opaque);
+          c.begin[begin] = begin;
+          c.end[begin] = end;
+          c.runtime.parallel_for(
+              100, [](int64_t, int64_t, void* calls) { ++*static_cast<int*>(calls); },
+              &c.nested[begin]);
+        },
+        &context);
+  }
+  py::list result;
+  for (int64_t i = 0; i < count; ++i) {
+    if (context.begin[i] < 0) continue;
+    result.append(py::make_tuple(context.begin[i], context.end[i], context.nested[i]));
+  }
+  return result;
+}
+
+py::array evaluate(const std::string& function, const py::array& x) {
+  const DType dtype = dtype_of(x, "x");
+  if (dtype == DType::kBFloat16) throw py::value_error("x: expected float32 or float64");
+  const Shape shape(x.shape(), x.shape() + x.ndim());
+  const void* data = input(x, "x", dtype, shape);
+  py::array y = output(dtype, shape);
+  if (!math_probe(function, dtype, x.size(), data, y.mutable_data())) {
+    throw py::value_error("function: expected exp, sigmoid or tanh, got " + function);
+  }
+  return y;
+}
+
+}  // namespace
+
+void bind_backend(py::module_& m) {
+  using namespace py::literals;
+  m.def("isa_name", &kernels::cpu::isa_name);
+  m.def("chunks", &chunks, "count"_a, "threads"_a);
+  m.def("evaluate", &evaluate, "function"_a, "x"_a,
+        "The kernels' own exp, sigmoid or tanh of every element of x");
+}
+
+}  // namespace seq2seq_ext::kernels_python
