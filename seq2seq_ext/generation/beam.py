@@ -88,7 +88,7 @@ class BeamSearch:
 
     def advance(self, step: int, candidates: Candidates, weights: Tensor | None) -> Choice:
         """Extends the hypotheses of each group in turn; takes note of those that end."""
-        shape = (len(self.sources), self.groups, self.width, -1)
+        shape = (*self.scores.shape, candidates.tokens.size(1))
         tokens, scores, log_probs = (part.reshape(shape) for part in candidates)
         totals = self.scores[..., None] + self._finite(step, scores.double())
         penalties = self._cover(weights)

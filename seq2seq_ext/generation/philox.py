@@ -43,17 +43,22 @@ def philox(seed: int, counter: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[T
 def uniform(seed: int, rows: Tensor, step: int, tokens: Tensor) -> Tensor:
     """Numbers in (0, 1), both ends excluded: (N, C) float64.
 
+    They are keyed as in the kernels (csrc/kernels/common/philox.h): token 32 i + 8 slot + lane takes
+    word `slot` of counter (8 i + lane, step, row).
+
     Args:
         rows: (N,) int64, 0 <= row < 2**63; its halves are two words of the counter.
         step: 0 <= step < 2**32.
         tokens: (N, C) int64 vocabulary ids.
     """
     rows = rows[:, None]
-    steps = torch.full_like(rows, step)
-    words = philox(seed, (tokens, steps, rows & _MASK, rows >> 32))
-    return (words[0].double() + 0.5) * 2.0**-32
+    calls = (tokens >> 5 << 3) + (tokens & 7)
+    words = philox(seed, (calls, torch.full_like(rows, step), rows & _MASK, rows >> 32))
+    slots = (tokens >> 3) & 3
+    word = torch.stack(words, dim=-1).gather(-1, slots[..., None])[..., 0]
+    return (word.double() + 0.5) * 2.0**-32
 
 
 def gumbel(seed: int, rows: Tensor, step: int, tokens: Tensor) -> Tensor:
     """Gumbel noise: the largest of log p + noise is a draw from p. Arguments as for `uniform`."""
-    return -exact.log(-exact.log(uniform(seed, rows, step, tokens)))
+    return -exact.log(-exact.log(1 - uniform(seed, rows, step, tokens)))

@@ -64,7 +64,7 @@ def target_lengths(tgt: Tensor, config: GenerationConfig) -> Tensor:
     that is not pad_token_id."""
     size = tgt.size(1)
     steps = torch.arange(1, size + 1, device=tgt.device)
-    full = torch.full_like(tgt[:, :1], size)
+    full = tgt.new_full((len(tgt), 1), size)
     ends = torch.isin(tgt, torch.tensor(config.eos_token_ids, dtype=tgt.dtype, device=tgt.device))
     first = torch.cat([torch.where(ends, steps, size + 1), full + 1], dim=1).amin(1)
     if config.pad_token_id is None:

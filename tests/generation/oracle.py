@@ -106,7 +106,9 @@ class Sentence:
         return beta * sum(math.log(min(1.0, c)) for c in covered)
 
     def rank(self, tokens, score):
-        norm = len(tokens) ** self.config.length_penalty if tokens else 1
+        if not tokens:
+            return 0.0
+        norm = len(tokens) ** self.config.length_penalty
         return score / norm + self.coverage(tokens, len(tokens))
 
 
@@ -133,7 +135,7 @@ def greedy(sentence):
 
 
 def philox(seed, counter):
-    """One word, in Python's integers."""
+    """Four words, in Python's integers."""
     key, (a, b, c, d) = [seed % 2**32, seed >> 32], counter
     for _ in range(10):
         left, right = a * 0xD2511F53, c * 0xCD9E8D57
@@ -144,7 +146,13 @@ def philox(seed, counter):
             left % 2**32,
         )
         key = [(key[0] + 0x9E3779B9) % 2**32, (key[1] + 0xBB67AE85) % 2**32]
-    return a
+    return a, b, c, d
+
+
+def uniform(seed, row, step, token):
+    call, slot = token // 32 * 8 + token % 8, token % 32 // 8
+    word = philox(seed, (call, step, row % 2**32, row >> 32))[slot]
+    return (word + 0.5) / 2**32
 
 
 def truncated(scores, temperature, top_k, top_p, min_p):
@@ -169,8 +177,8 @@ def sample(sentence, number):
         mass = truncated(scores, config.temperature, config.top_k, config.top_p, config.min_p or 0)
 
         def noisy(v):
-            word = philox(config.seed, (v, step, sentence.row, number))
-            return math.log(mass[v]) - math.log(-math.log((word + 0.5) / 2**32))
+            u = uniform(config.seed, sentence.row + (number << 32), step, v)
+            return math.log(mass[v]) - math.log(-math.log(1 - u))
 
         return max(sorted(mass), key=noisy)
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: MIT
+import json
+
 import pytest
 
 from seq2seq_ext.generation import GenerationConfig
@@ -22,6 +24,24 @@ def test_round_trip():
     data = config.to_dict()
     assert data == {"eos_token_id": [2, 3], "bos_token_id": 1, "max_new_tokens": 7}
     assert GenerationConfig(**data).to_dict() == data
+    config = config.replace(bad_words_ids=((1,), (2, 3)), early_stopping="never", num_beams=3)
+    data = json.loads(json.dumps(config.to_dict()))
+    assert data["bad_words_ids"] == [[1], [2, 3]]
+    again = GenerationConfig(**data)
+    again.validate(9)
+    assert again.to_dict() == data
+
+
+def test_bans_of_one_token():
+    config = GenerationConfig(suppress_tokens=[5, 3], bad_words_ids=[[4], [1, 2], [5]])
+    assert config.banned_token_ids == (3, 4, 5)
+    assert GenerationConfig().banned_token_ids == ()
+
+
+def test_rows_a_source():
+    assert GenerationConfig().slots == 1
+    assert GenerationConfig(num_beams=4, num_return_sequences=2).slots == 4
+    assert GenerationConfig(do_sample=True, num_return_sequences=2).slots == 2
 
 
 BAD = [
@@ -41,6 +61,40 @@ BAD = [
         ValueError,
         "no token to choose",
     ),
+    ({"bad_words_ids": [[0], [1, 9]]}, ValueError, r"bad_words_ids must lie in \[0, 9\), got 9"),
+    ({"bad_words_ids": [[]]}, ValueError, "bad_words_ids must hold no empty phrase"),
+    ({"bad_words_ids": [3]}, TypeError, "bad_words_ids must be a sequence of ids, got int"),
+    ({"suppress_tokens": 3}, TypeError, "suppress_tokens must be a sequence of ids, got int"),
+    ({"suppress_tokens": "ab"}, TypeError, "suppress_tokens must be a sequence of ids, got str"),
+    (
+        {"suppress_tokens": list(range(8)), "bad_words_ids": [[8]]},
+        ValueError,
+        "leaves no token to choose",
+    ),
+    ({"do_sample": 1}, TypeError, "do_sample must be a bool, got int"),
+    ({"temperature": 0}, ValueError, "temperature must be finite and greater than 0, got 0"),
+    ({"temperature": float("inf")}, ValueError, "temperature must be finite and greater than 0"),
+    ({"temperature": "1"}, TypeError, "temperature must be a number, got str"),
+    ({"repetition_penalty": 0.0}, ValueError, "repetition_penalty must be finite and greater"),
+    ({"top_k": -1}, ValueError, "top_k must be at least 0, got -1"),
+    ({"top_k": 1.5}, TypeError, "top_k must be an int, got float"),
+    ({"top_p": 1.1}, ValueError, r"top_p must lie in \[0, 1\], got 1.1"),
+    ({"top_p": float("nan")}, ValueError, r"top_p must lie in \[0, 1\], got nan"),
+    ({"min_p": -0.1}, ValueError, r"min_p must lie in \[0, 1\], got -0.1"),
+    ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+    ({"seed": 2**64}, ValueError, r"seed must be less than 2\*\*64"),
+    ({"no_repeat_ngram_size": -1}, ValueError, "no_repeat_ngram_size must be at least 0"),
+    ({"num_beams": 0}, ValueError, "num_beams must be at least 1, got 0"),
+    ({"num_return_sequences": 2}, ValueError, r"at most num_beams \(1\) unless do_sample"),
+    ({"num_beams": 2, "num_return_sequences": 3}, ValueError, r"at most num_beams \(2\)"),
+    ({"num_beams": 2, "do_sample": True}, ValueError, "num_beams above 1 and do_sample exclude"),
+    ({"early_stopping": "maybe"}, ValueError, "early_stopping must be True, False or 'never'"),
+    ({"length_penalty": float("inf")}, ValueError, "length_penalty must be finite, got inf"),
+    ({"length_penalty": 900.0}, ValueError, "length_penalty must keep max_new_tokens"),
+    ({"coverage_penalty": -1}, ValueError, "coverage_penalty must be finite and at least 0"),
+    ({"num_beams": 4, "num_beam_groups": 3}, ValueError, "num_beam_groups must divide num_beams"),
+    ({"num_beams": 4, "num_beam_groups": 2}, ValueError, "diversity_penalty above 0 go together"),
+    ({"num_beams": 4, "diversity_penalty": 2}, ValueError, "diversity_penalty above 0 go together"),
 ]
 
 
