@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Work memory and arguments of the persistent kernels.
+// Work memory, arguments and launches of the persistent kernels.
 #include "cuda/persistent_launch.h"
 
 namespace seq2seq_ext::kernels::cuda {
@@ -70,7 +70,67 @@ Status start(const SequenceShape& shape, int64_t begin, int64_t end, int values,
   return Status::ok();
 }
 
+Kernel<ForwardArgs> forward_kernel(const SequenceShape& shape) {
+  const bool bfloat16 = shape.dtype == DType::kBFloat16;
+  switch (shape.cell) {
+    case Cell::kLstm:
+      return forward_lstm(bfloat16);
+    case Cell::kGru:
+      return forward_gru(bfloat16);
+    case Cell::kRnnTanh:
+      return forward_rnn_tanh(bfloat16);
+    default:
+      return forward_rnn_relu(bfloat16);
+  }
+}
+
+Kernel<BackwardArgs> backward_kernel(const SequenceShape& shape, const Plan& plan) {
+  const bool bfloat16 = shape.dtype == DType::kBFloat16;
+  const bool wide = plan.unit_tile == backward_tile(true).units;
+  switch (shape.cell) {
+    case Cell::kLstm:
+      return backward_lstm(bfloat16, wide);
+    case Cell::kGru:
+      return backward_gru(bfloat16, wide);
+    case Cell::kRnnTanh:
+      return backward_rnn_tanh(bfloat16, wide);
+    default:
+      return backward_rnn_relu(bfloat16, wide);
+  }
+}
+
+unsigned all_blocks(const SequenceShape& shape, const Plan& plan) {
+  return unsigned(shape.directions) * plan.batch_blocks * plan.unit_blocks;
+}
+
+template <class Args>
+Status launch(const char* name, Kernel<Args> kernel, const Args& args, const SequenceShape& shape,
+              const Plan& plan, const Runtime& runtime) {
+  gpu::Config config;
+  config.grid = dim3(all_blocks(shape, plan));
+  config.block = dim3(kThreads);
+  config.smem = size_t(plan.shared_bytes);
+  config.stream = static_cast<cudaStream_t>(runtime.stream);
+  config.cooperative = true;  // refused, rather than deadlocked, if the blocks do not fit at once
+  const cudaError_t error = gpu::launch(config, name, kernel, args);
+  if (error == cudaSuccess) return Status::ok();
+  return Status::invalid(std::string(name) + ": launch failed");
+}
+
+template <class Args>
+bool all_resident(Kernel<Args> kernel, const SequenceShape& shape, const Plan& plan, int sms) {
+  const int64_t blocks = gpu::max_active_blocks(kernel, kThreads, size_t(plan.shared_bytes));
+  return blocks * sms >= all_blocks(shape, plan);
+}
+
 }  // namespace
+
+bool persistent::forward_fits(const SequenceShape& shape, const Plan& plan, int sms) {
+  return all_resident(forward_kernel(shape), shape, plan, sms);
+}
+bool persistent::backward_fits(const SequenceShape& shape, const Plan& plan, int sms) {
+  return all_resident(backward_kernel(shape, plan), shape, plan, sms);
+}
 
 Status persistent_forward(const ForwardChunk& chunk, const Plan& plan, const Runtime& runtime) {
   const SequenceForwardParams& p = *chunk.params;
@@ -92,9 +152,7 @@ Status persistent_forward(const ForwardChunk& chunk, const Plan& plan, const Run
   const Status started =
       start(shape, chunk.begin, chunk.end, 1, initial, plan, runtime, args.group);
   if (!started) return started;
-  Launcher<ForwardArgs>* const launchers[] = {forward_lstm, forward_gru, forward_rnn_tanh,
-                                              forward_rnn_relu};
-  return launchers[int(shape.cell)](shape.dtype, args, plan, shape.directions, runtime);
+  return launch("persistent_forward", forward_kernel(shape), args, shape, plan, runtime);
 }
 
 Status persistent_backward(const BackwardChunk& chunk, const Plan& plan, const Runtime& runtime) {
@@ -118,9 +176,7 @@ Status persistent_backward(const BackwardChunk& chunk, const Plan& plan, const R
   const Status started = start(shape, chunk.begin, chunk.end, int(num_gates(shape.cell)), Initial{},
                                plan, runtime, args.group);
   if (!started) return started;
-  Launcher<BackwardArgs>* const launchers[] = {backward_lstm, backward_gru, backward_rnn_tanh,
-                                               backward_rnn_relu};
-  return launchers[int(shape.cell)](shape.dtype, args, plan, shape.directions, runtime);
+  return launch("persistent_backward", backward_kernel(shape, plan), args, shape, plan, runtime);
 }
 
 }  // namespace seq2seq_ext::kernels::cuda

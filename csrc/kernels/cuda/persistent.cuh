@@ -62,8 +62,9 @@ struct Place {
     return length < 0 ? 0 : length > group.T ? group.T : int(length);
   }
 
-  __device__ uint4* buffer(const Group& group, int step) const {
-    return exchange + step % 2 * group.k_blocks * 4 * group.batch_tile;
+  // What the blocks make at this turn; they read it at the next.
+  __device__ uint4* buffer(const Group& group, int turn) const {
+    return exchange + (turn + 1) % 2 * group.k_blocks * 4 * group.batch_tile;
   }
 };
 
@@ -122,13 +123,16 @@ class Slice {
   // source(i, k8): eight values of W, number k8 ... k8 + 7 of K, of row i * 8 + g of the block.
   // `spill`: shared memory for what does not stay in registers.
   template <class Source>
-  __device__ __forceinline__ Slice(const Group& group, uint4* spill, const Source& source) {
+  __device__ __forceinline__ Slice(const Group& group, const uint4* exchange, uint4* spill,
+                                   const Source& source) {
     const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
     first = warp * group.warp_k_blocks;
     count = group.k_blocks - first;
     count = count < 0 ? 0 : count < group.warp_k_blocks ? count : group.warp_k_blocks;
     resident_ = group.resident < count ? group.resident : count;
     row_step_ = group.batch_tile;
+    buffer_step_ = group.k_blocks * 4 * row_step_;
+    exchange_ = exchange + (first * 4 + lane % 4) * row_step_ + lane / 4;
 #pragma unroll
     for (int i = 0; i < kResident; ++i) {
       if (i < resident_) {
@@ -156,10 +160,10 @@ class Slice {
     return kWarps * group.spilled * 2 * kTiles * 32;
   }
 
-  // Begins to load the first values of `columns` (1 or 2) times eight batch rows from `row` on.
-  __device__ __forceinline__ void start(const uint4* buffer, int row, int columns) {
-    const int lane = int(threadIdx.x) % 32;
-    from_ = buffer + (first * 4 + lane % 4) * row_step_ + row + lane / 4;
+  // Begins to load the first values of `columns` (1 or 2) times eight batch rows from `row` on, of
+  // what was made at turn - 1.
+  __device__ __forceinline__ void start(int turn, int row, int columns) {
+    from_ = exchange_ + turn % 2 * buffer_step_ + row;
     if (columns == 2) {
       start<2>();
     } else {
@@ -271,14 +275,14 @@ class Slice {
 
   uint32_t weights_[kResident][2][kTiles][4];
   uint4 values_[kSlots];
-  const uint4* from_;
+  const uint4 *exchange_, *from_;
   uint4* spill_;
-  int resident_, row_step_;
+  int resident_, row_step_, buffer_step_;
 };
 
 // The warps' partial sums of one pass, of G values for each (unit, batch row), in shared memory.
-// Two buffers in turn: a barrier after writing is then all that is needed, since a warp that
-// writes a buffer again has passed the barrier behind which all had read it.
+// Two buffers in turn: one barrier between put() and get() is then enough, since who writes a
+// buffer again has passed the next barrier, before which all had read it.
 template <int G, int kUnits>
 class Partials {
  public:
@@ -291,9 +295,9 @@ class Partials {
   // Thread (g, t) of a warp holds elements [i / 2][column tile][i % 2 * 2 + parity]: gate i % G of
   // unit 8 (i / G) + g, batch rows 8 (column tile) + 2 t + parity.
   template <class Sums>
-  __device__ __forceinline__ void put(const Sums& sums, int columns) {
+  __device__ __forceinline__ void put(int turn, const Sums& sums, int columns) {
     const int g = int(threadIdx.x) % 32 / 4, t = int(threadIdx.x) % 4;
-    Vector* to = memory_ + (turn_ * kWarps + int(threadIdx.x) / 32) * kOne;
+    Vector* to = memory_ + ((turn & 1) * kWarps + int(threadIdx.x) / 32) * kOne;
 #pragma unroll
     for (int column = 0; column < 2; ++column) {
       if (column >= columns) break;
@@ -319,8 +323,9 @@ class Partials {
   }
 
   // The sums over `warps` warps.
-  __device__ __forceinline__ void get(int unit, int row, int warps, float (&sums)[G]) const {
-    const Vector* from = memory_ + turn_ * kWarps * kOne + at(unit, row);
+  __device__ __forceinline__ void get(int turn, int unit, int row, int warps,
+                                      float (&sums)[G]) const {
+    const Vector* from = memory_ + (turn & 1) * kWarps * kOne + at(unit, row);
 #pragma unroll
     for (int gate = 0; gate < G; ++gate) sums[gate] = 0;
 #pragma unroll
@@ -337,8 +342,6 @@ class Partials {
     }
   }
 
-  __device__ void next() { turn_ ^= 1; }
-
  private:
   // Strides that spread both a fragment's lanes (writing) and consecutive units (reading) over the
   // banks.
@@ -347,8 +350,7 @@ class Partials {
   }
   static constexpr int kOne = partial_vectors(G, kUnits);
 
-  Vector* memory_;
-  int turn_ = 0;
+  Vector* const memory_;
 };
 
 }  // namespace seq2seq_ext::kernels::cuda::persistent

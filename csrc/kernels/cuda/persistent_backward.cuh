@@ -23,12 +23,12 @@ struct Backward : Cells<BackwardArgs, backward_tile(kWide).units> {
   using Product = Slice<T, kTile.tiles, kTile.resident>;
   using Sums = Partials<1, kUnits>;
 
+  Sums sums;
+
   // Gradients of h, so far as they bypass W_hh, and of c. In shared memory; each entry has one
   // thread.
   float *dh_state, *dc_state;
   int* length;
-
-  using Base::Base;
 
   __device__ void load_state() {
     each_cell([&](int at, int r) {
@@ -105,9 +105,10 @@ struct Backward : Cells<BackwardArgs, backward_tile(kWide).units> {
   using Gradients = T[kCells][S];
 
   // Back through the gates of a pass's cells; the gradients of W_hh's gates go to the other blocks.
-  __device__ __forceinline__ void run_cells(int step, int pass, const Inputs& in, uint4* to,
+  __device__ __forceinline__ void run_cells(int step, int pass, const Inputs& in,
                                             Gradients& gradients) {
     const int t = time(step);
+    uint4* const to = place.buffer(group, place.last - 1 - step);
 #pragma unroll
     for (int i = 0; i < kCells; ++i) {
       const int r = row(pass, i);
@@ -141,13 +142,14 @@ struct Backward : Cells<BackwardArgs, backward_tile(kWide).units> {
   }
 
   // What came through W_hh joins what bypassed it.
-  __device__ __forceinline__ void add_products(int pass, const Sums& sums) {
+  __device__ __forceinline__ void add_products(int turn, int pass) {
 #pragma unroll
     for (int i = 0; i < kCells; ++i) {
       const int r = row(pass, i);
       if (!has_cell(r)) continue;
       float dh[1];
-      sums.get(Base::local_unit(), r - pass * kPassRows, Base::product_warps(), dh);
+      sums.get(turn * place.passes + pass, Base::local_unit(), r - pass * kPassRows,
+               Base::product_warps(), dh);
       dh_state[entry(r)] += dh[0];
     }
   }
@@ -175,40 +177,48 @@ struct Backward : Cells<BackwardArgs, backward_tile(kWide).units> {
     }
   }
 
-  // The product with the gradients of step + 1, unless `turn`, the number of steps made, is zero;
-  // then step itself, unless it is before the first.
-  __device__ __forceinline__ void run_step(int step, int turn, Product& product, Sums& sums,
-                                           Inputs& in) {
-    const uint4* from = place.buffer(group, turn);
-    if (turn > 0) product.start(from, 0, columns(0));
-    for (int pass = 0; pass < place.passes; ++pass) {
-      const bool more = pass + 1 < place.passes;
-      if (turn > 0) {
-        typename Product::Sums partial = {};
-        product.run(columns(pass), partial);
-        sums.put(partial, columns(pass));
-        if (more) product.start(from, (pass + 1) * kPassRows, columns(pass + 1));
-        __syncthreads();  // the partial sums are there
-        add_products(pass, sums);
-        sums.next();
-      }
-      if (step < place.first) continue;
-      Gradients gradients;
-      run_cells(step, pass, in, place.buffer(group, turn + 1), gradients);
-      if (!more && Base::publishes()) publish(place.flags + place.unit_block);
-      write(step, pass, gradients);
-      load_inputs(more ? step : step - 1, more ? pass + 1 : 0, in);
+  __device__ __forceinline__ void multiply(int turn, int pass, Product& product) {
+    typename Product::Sums partial = {};
+    product.run(columns(pass), partial);
+    sums.put(turn * place.passes + pass, partial, columns(pass));
+    if (pass + 1 < place.passes) product.start(turn, (pass + 1) * kPassRows, columns(pass + 1));
+  }
+
+  __device__ __forceinline__ void finish_pass(int turn, int pass, Inputs& in) {
+    if (turn > 0) add_products(turn, pass);
+    const int step = place.last - 1 - turn;
+    if (step < place.first) return;
+    const bool more = pass + 1 < place.passes;
+    Gradients gradients;
+    run_cells(step, pass, in, gradients);
+    if (!more && Base::publishes()) publish(place.flags + place.unit_block);
+    write(step, pass, gradients);
+    load_inputs(more ? step : step - 1, more ? pass + 1 : 0, in);
+  }
+
+  // The product with the gradients of the turn before, if there is one; then the step itself,
+  // unless it is before the first.
+  __device__ __forceinline__ void run_turn(int turn, Product& product, Inputs& in) {
+    if (turn > 0) product.start(turn, 0, columns(0));
+    for (int pass = 0; pass <= place.passes; ++pass) {
+      const bool product_too = turn > 0 && pass < place.passes;
+      if (product_too && Base::multiplies_first()) multiply(turn, pass, product);
+      if (pass > 0) finish_pass(turn, pass - 1, in);
+      if (product_too && !Base::multiplies_first()) multiply(turn, pass, product);
+      if (product_too) __syncthreads();  // the partial sums of the pass are there
     }
   }
 
-  __device__ __forceinline__ void run(unsigned char* memory) {
-    gpu::Carver carver(memory);
-    Sums sums(carver.take<typename Sums::Vector>(Sums::kVectors, 16));
+  __device__ __forceinline__ Backward(const BackwardArgs& args, const Place& place,
+                                      gpu::Carver& carver)
+      : Base(args, place), sums(carver.take<typename Sums::Vector>(Sums::kVectors, 16)) {
     dh_state = carver.take<float>(entries());
     dc_state = carver.take<float>(entries());
     length = carver.take<int>(entries());
-    Product product(group, carver.take<uint4>(Product::spilled_vectors(group), 16),
-                    [this](int i, int k) { return weights(i, k); });
+  }
+
+  __device__ __forceinline__ void run(uint4* spill) {
+    Product product(group, place.exchange, spill, [this](int i, int k) { return weights(i, k); });
     const Makers makers(product.first, product.count, G, kUnits, H);
     load_state();
 
@@ -217,7 +227,7 @@ struct Backward : Cells<BackwardArgs, backward_tile(kWide).units> {
     const int steps = place.last - place.first;
     for (int turn = 0; turn <= steps; ++turn) {
       wait_for(place.flags, makers.first, makers.last, unsigned(turn * Base::publishers()));
-      run_step(place.last - 1 - turn, turn, product, sums, in);
+      run_turn(turn, product, in);
     }
     store_state();
     write_idle(group.begin, place.first);
@@ -229,20 +239,20 @@ template <class T, class CellType, bool kWide>
 __global__ void __launch_bounds__(kThreads, 1)
     persistent_backward_kernel(const __grid_constant__ BackwardArgs args) {
   GPU_DYN_SHARED(memory);
-  const Place place(args.group, args.reverse);
-  Backward<T, CellType, kWide>(args, place).run(memory);
+  gpu::Carver carver(memory);
+  using Block = Backward<T, CellType, kWide>;
+  Block block(args, Place(args.group, args.reverse), carver);
+  block.run(carver.take<uint4>(Block::Product::spilled_vectors(args.group), 16));
 }
 
 template <class CellType>
-Status launch_backward(const char* name, DType dtype, const BackwardArgs& args, const Plan& plan,
-                       int directions, const Runtime& runtime) {
-  const bool wide = plan.unit_tile == backward_tile(true).units;
-  const auto kernel = dtype == DType::kBFloat16
-                          ? (wide ? persistent_backward_kernel<bf16, CellType, true>
-                                  : persistent_backward_kernel<bf16, CellType, false>)
-                          : (wide ? persistent_backward_kernel<fp16, CellType, true>
-                                  : persistent_backward_kernel<fp16, CellType, false>);
-  return launch(name, kernel, args, plan, directions, runtime);
+Kernel<BackwardArgs> backward_kernel(bool bfloat16, bool wide) {
+  if (bfloat16) {
+    return wide ? persistent_backward_kernel<bf16, CellType, true>
+                : persistent_backward_kernel<bf16, CellType, false>;
+  }
+  return wide ? persistent_backward_kernel<fp16, CellType, true>
+              : persistent_backward_kernel<fp16, CellType, false>;
 }
 
 }  // namespace seq2seq_ext::kernels::cuda::persistent

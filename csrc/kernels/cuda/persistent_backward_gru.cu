@@ -3,10 +3,8 @@
 
 namespace seq2seq_ext::kernels::cuda::persistent {
 
-Status backward_gru(DType dtype, const BackwardArgs& args, const Plan& plan, int directions,
-                    const Runtime& runtime) {
-  return launch_backward<GruCell<Math<float>>>("persistent_backward_gru", dtype, args, plan,
-                                               directions, runtime);
+Kernel<BackwardArgs> backward_gru(bool bfloat16, bool wide) {
+  return backward_kernel<GruCell<Math<float>>>(bfloat16, wide);
 }
 
 }  // namespace seq2seq_ext::kernels::cuda::persistent

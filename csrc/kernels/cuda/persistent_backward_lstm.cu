@@ -3,10 +3,8 @@
 
 namespace seq2seq_ext::kernels::cuda::persistent {
 
-Status backward_lstm(DType dtype, const BackwardArgs& args, const Plan& plan, int directions,
-                     const Runtime& runtime) {
-  return launch_backward<LstmCell<Math<float>>>("persistent_backward_lstm", dtype, args, plan,
-                                                directions, runtime);
+Kernel<BackwardArgs> backward_lstm(bool bfloat16, bool wide) {
+  return backward_kernel<LstmCell<Math<float>>>(bfloat16, wide);
 }
 
 }  // namespace seq2seq_ext::kernels::cuda::persistent

@@ -3,16 +3,12 @@
 
 namespace seq2seq_ext::kernels::cuda::persistent {
 
-Status backward_rnn_tanh(DType dtype, const BackwardArgs& args, const Plan& plan, int directions,
-                         const Runtime& runtime) {
-  return launch_backward<RnnCell<Math<float>, false>>("persistent_backward_rnn_tanh", dtype, args,
-                                                      plan, directions, runtime);
+Kernel<BackwardArgs> backward_rnn_tanh(bool bfloat16, bool wide) {
+  return backward_kernel<RnnCell<Math<float>, false>>(bfloat16, wide);
 }
 
-Status backward_rnn_relu(DType dtype, const BackwardArgs& args, const Plan& plan, int directions,
-                         const Runtime& runtime) {
-  return launch_backward<RnnCell<Math<float>, true>>("persistent_backward_rnn_relu", dtype, args,
-                                                     plan, directions, runtime);
+Kernel<BackwardArgs> backward_rnn_relu(bool bfloat16, bool wide) {
+  return backward_kernel<RnnCell<Math<float>, true>>(bfloat16, wide);
 }
 
 }  // namespace seq2seq_ext::kernels::cuda::persistent

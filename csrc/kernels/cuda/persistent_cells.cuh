@@ -58,6 +58,9 @@ struct Cells {
   }
   __device__ bool publishes() const { return int(threadIdx.x) / 32 < publishers(); }
 
+  // While one half of the warps multiplies, the other is at the gates of the pass before.
+  __device__ static bool multiplies_first() { return int(threadIdx.x) / 32 < kWarps / 2; }
+
   // Warps whose slice of the product is not empty.
   __device__ int product_warps() const {
     return (group.k_blocks + group.warp_k_blocks - 1) / group.warp_k_blocks;

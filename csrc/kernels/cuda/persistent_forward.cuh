@@ -21,12 +21,12 @@ struct Forward : Cells<ForwardArgs, forward_tile(CellType::kGates).units> {
   using Product = Slice<T, kTile.tiles, kTile.resident>;
   using Sums = Partials<G, kUnits>;
 
+  Sums sums;
+
   // In shared memory, for it is free there and registers are not. Each entry has one thread.
   float *h_state, *c_state;
   int* length;
   float* biases;  // (2 G, thread)
-
-  using Base::Base;
 
   __device__ void load_state() {
     each_cell([&](int at, int r) {
@@ -121,68 +121,78 @@ struct Forward : Cells<ForwardArgs, forward_tile(CellType::kGates).units> {
   };
 
   // From the sums of a pass to the new h, which goes to the other blocks.
-  __device__ __forceinline__ void run_cells(int t, int pass, const Sums& sums, Parts& x, uint4* to,
-                                            Results& results) {
+  __device__ __forceinline__ void run_cells(int step, int pass, Parts& x, Results& results) {
+    const int turn = step - place.first;
 #pragma unroll
     for (int i = 0; i < kCells; ++i) {
       const int r = row(pass, i);
       if (!has_cell(r)) continue;
       const int at = entry(r);
       float h_sums[G];
-      sums.get(Base::local_unit(), r - pass * kPassRows, Base::product_warps(), h_sums);
+      sums.get(turn * place.passes + pass, Base::local_unit(), r - pass * kPassRows,
+               Base::product_warps(), h_sums);
       add_biases(0, x[i]);
       add_biases(1, h_sums);
       const float h_prev = h_state[at];
       float c = CellType::kHasCell ? c_state[at] : 0.f;
       const T h = from_acc<T>(CellType::forward(x[i], h_sums, h_prev, c, results.saved[i]));
-      results.active[i] = t < length[at];
+      results.active[i] = time(step) < length[at];
       results.c[i] = c;
       results.h[i] = results.active[i] ? to_acc(h) : h_prev;
-      *exchanged<T>(to, group, unit, r) = from_acc<T>(results.h[i]);
+      *exchanged<T>(place.buffer(group, turn), group, unit, r) = from_acc<T>(results.h[i]);
       if (!results.active[i]) continue;
       h_state[at] = results.h[i];
       if (CellType::kHasCell) c_state[at] = c;
     }
   }
 
-  // One step: steps before it in this launch: `turn`. x: of pass 0 of this step, then of the next.
-  __device__ __forceinline__ void run_step(int step, int turn, Product& product, Sums& sums,
-                                           Parts& x) {
-    const uint4* from = place.buffer(group, turn);
-    product.start(from, 0, columns(0));
-    for (int pass = 0; pass < place.passes; ++pass) {
-      typename Product::Sums partial = {};
-      product.run(columns(pass), partial);
-      sums.put(partial, columns(pass));
-      const bool more = pass + 1 < place.passes;
-      if (more) product.start(from, (pass + 1) * kPassRows, columns(pass + 1));
-      __syncthreads();  // the partial sums are there
-
-      Results results;
-      run_cells(time(step), pass, sums, x, place.buffer(group, turn + 1), results);
-      if (!more && step + 1 < place.last && Base::publishes()) {
-        publish(place.flags + place.unit_block);
-      }
-      sums.next();
+  __device__ __forceinline__ void finish_pass(int step, int pass, Parts& x) {
+    const bool more = pass + 1 < place.passes;
+    Results results;
+    run_cells(step, pass, x, results);
+    if (!more && step + 1 < place.last && Base::publishes()) {
+      publish(place.flags + place.unit_block);
+    }
 #pragma unroll
-      for (int i = 0; i < kCells; ++i) {
-        const int r = row(pass, i);
-        if (!has_cell(r)) continue;
-        write(time(step), r, results.active[i], results.h[i], results.c[i], results.saved[i]);
-      }
-      load_x(more ? step : step + 1, more ? pass + 1 : 0, x);
+    for (int i = 0; i < kCells; ++i) {
+      const int r = row(pass, i);
+      if (!has_cell(r)) continue;
+      write(time(step), r, results.active[i], results.h[i], results.c[i], results.saved[i]);
+    }
+    load_x(more ? step : step + 1, more ? pass + 1 : 0, x);
+  }
+
+  __device__ __forceinline__ void multiply(int step, int pass, Product& product) {
+    const int turn = step - place.first;
+    typename Product::Sums partial = {};
+    product.run(columns(pass), partial);
+    sums.put(turn * place.passes + pass, partial, columns(pass));
+    if (pass + 1 < place.passes) product.start(turn, (pass + 1) * kPassRows, columns(pass + 1));
+  }
+
+  // x: of pass 0 of this step, then of the next.
+  __device__ __forceinline__ void run_step(int step, Product& product, Parts& x) {
+    product.start(step - place.first, 0, columns(0));
+    for (int pass = 0; pass <= place.passes; ++pass) {
+      const bool last = pass == place.passes;
+      if (!last && Base::multiplies_first()) multiply(step, pass, product);
+      if (pass > 0) finish_pass(step, pass - 1, x);
+      if (!last && !Base::multiplies_first()) multiply(step, pass, product);
+      if (!last) __syncthreads();  // the partial sums of the pass are there
     }
   }
 
-  __device__ __forceinline__ void run(unsigned char* memory) {
-    gpu::Carver carver(memory);
-    Sums sums(carver.take<typename Sums::Vector>(Sums::kVectors, 16));
+  __device__ __forceinline__ Forward(const ForwardArgs& args, const Place& place,
+                                     gpu::Carver& carver)
+      : Base(args, place), sums(carver.take<typename Sums::Vector>(Sums::kVectors, 16)) {
     h_state = carver.take<float>(entries());
     c_state = carver.take<float>(entries());
     length = carver.take<int>(entries());
     biases = carver.take<float>(2 * G * kThreads);
-    Product product(group, carver.take<uint4>(Product::spilled_vectors(group), 16),
-                    [this](int i, int k) { return weights(i, k); });
+  }
+
+  __device__ __forceinline__ void run(uint4* spill) {
+    Product product(group, place.exchange, spill, [this](int i, int k) { return weights(i, k); });
     const Makers makers(product.first, product.count, 1, kUnits, H);
     load_state();
 
@@ -191,7 +201,7 @@ struct Forward : Cells<ForwardArgs, forward_tile(CellType::kGates).units> {
     for (int step = place.first; step < place.last; ++step) {
       const int turn = step - place.first;
       wait_for(place.flags, makers.first, makers.last, unsigned(turn * Base::publishers()));
-      run_step(step, turn, product, sums, x);
+      run_step(step, product, x);
     }
     store_state();
     write_idle(group.begin, place.first);
@@ -203,8 +213,16 @@ template <class T, class CellType>
 __global__ void __launch_bounds__(kThreads, 1)
     persistent_forward_kernel(const __grid_constant__ ForwardArgs args) {
   GPU_DYN_SHARED(memory);
-  const Place place(args.group, args.reverse);
-  Forward<T, CellType>(args, place).run(memory);
+  gpu::Carver carver(memory);
+  using Block = Forward<T, CellType>;
+  Block block(args, Place(args.group, args.reverse), carver);
+  block.run(carver.take<uint4>(Block::Product::spilled_vectors(args.group), 16));
+}
+
+template <class CellType>
+Kernel<ForwardArgs> forward_kernel(bool bfloat16) {
+  return bfloat16 ? persistent_forward_kernel<bf16, CellType>
+                  : persistent_forward_kernel<fp16, CellType>;
 }
 
 }  // namespace seq2seq_ext::kernels::cuda::persistent

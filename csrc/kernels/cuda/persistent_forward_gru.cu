@@ -3,13 +3,8 @@
 
 namespace seq2seq_ext::kernels::cuda::persistent {
 
-Status forward_gru(DType dtype, const ForwardArgs& args, const Plan& plan, int directions,
-                   const Runtime& runtime) {
-  using Cell = GruCell<Math<float>>;
-  return launch("persistent_forward_gru",
-                dtype == DType::kBFloat16 ? persistent_forward_kernel<bf16, Cell>
-                                          : persistent_forward_kernel<fp16, Cell>,
-                args, plan, directions, runtime);
+Kernel<ForwardArgs> forward_gru(bool bfloat16) {
+  return forward_kernel<GruCell<Math<float>>>(bfloat16);
 }
 
 }  // namespace seq2seq_ext::kernels::cuda::persistent

@@ -3,13 +3,8 @@
 
 namespace seq2seq_ext::kernels::cuda::persistent {
 
-Status forward_lstm(DType dtype, const ForwardArgs& args, const Plan& plan, int directions,
-                    const Runtime& runtime) {
-  using Cell = LstmCell<Math<float>>;
-  return launch("persistent_forward_lstm",
-                dtype == DType::kBFloat16 ? persistent_forward_kernel<bf16, Cell>
-                                          : persistent_forward_kernel<fp16, Cell>,
-                args, plan, directions, runtime);
+Kernel<ForwardArgs> forward_lstm(bool bfloat16) {
+  return forward_kernel<LstmCell<Math<float>>>(bfloat16);
 }
 
 }  // namespace seq2seq_ext::kernels::cuda::persistent

@@ -52,25 +52,18 @@ struct BackwardArgs {
   } direction[kMaxDirections];
 };
 
-// Launches a kernel of which all blocks have to be resident at once.
 template <class Args>
-Status launch(const char* name, void (*kernel)(Args), const Args& args, const Plan& plan,
-              int directions, const Runtime& runtime) {
-  gpu::Config config;
-  config.grid = dim3(unsigned(plan.unit_blocks) * plan.batch_blocks * directions);
-  config.block = dim3(kThreads);
-  config.smem = size_t(plan.shared_bytes);
-  config.stream = static_cast<cudaStream_t>(runtime.stream);
-  config.cooperative = true;
-  const cudaError_t error = gpu::launch(config, name, kernel, args);
-  if (error == cudaSuccess) return Status::ok();
-  return Status::invalid(std::string(name) + ": launch failed");
-}
+using Kernel = void (*)(Args);
 
-template <class Args>
-using Launcher = Status(DType dtype, const Args& args, const Plan& plan, int directions,
-                        const Runtime& runtime);
-Launcher<ForwardArgs> forward_lstm, forward_gru, forward_rnn_tanh, forward_rnn_relu;
-Launcher<BackwardArgs> backward_lstm, backward_gru, backward_rnn_tanh, backward_rnn_relu;
+// The instantiations: for bfloat16, or else for float16.
+Kernel<ForwardArgs> forward_lstm(bool bfloat16);
+Kernel<ForwardArgs> forward_gru(bool bfloat16);
+Kernel<ForwardArgs> forward_rnn_tanh(bool bfloat16);
+Kernel<ForwardArgs> forward_rnn_relu(bool bfloat16);
+// `wide`: backward_tile(true).
+Kernel<BackwardArgs> backward_lstm(bool bfloat16, bool wide);
+Kernel<BackwardArgs> backward_gru(bool bfloat16, bool wide);
+Kernel<BackwardArgs> backward_rnn_tanh(bool bfloat16, bool wide);
+Kernel<BackwardArgs> backward_rnn_relu(bool bfloat16, bool wide);
 
 }  // namespace seq2seq_ext::kernels::cuda::persistent

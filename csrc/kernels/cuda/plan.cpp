@@ -11,15 +11,13 @@
 //  - blocks for all units of all directions fit on the device at once, one on a multiprocessor,
 //    with at most kMaxBatchTile rows each, and what does not fit in registers fits in shared
 //    memory. There is no limit on multiprocessors besides: a slice of a GPU runs what fits on it.
-// The launchers ask the device itself, too, whether the blocks of that very kernel fit at once.
+//  - the device itself says that all blocks of that very kernel fit at once.
 //
 // The cut: as many groups of rows as there is room for, since a step's time is mostly that of
 // reading h (batch_tile * K values per block) and groups do not wait for each other.
 #include "cuda/plan.h"
 
 #include <algorithm>
-
-#include "cuda/recurrence.h"
 
 namespace seq2seq_ext::kernels::cuda {
 namespace {
@@ -33,6 +31,8 @@ int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // Memory of a launch's input projections (float32) that the chunk length allows.
 constexpr int64_t kChunkBytes = 64 << 20;
 constexpr int64_t kMaxChunk = 4096;  // steps: a launch stays short enough to be preempted
+
+constexpr const char* kNotResident = "the device does not hold all blocks at once";
 
 Plan stepwise(const char* reason) {
   Plan plan;
@@ -100,20 +100,23 @@ const char* obstacle(const SequenceShape& shape, const Device& device) {
 Plan plan_forward(const SequenceShape& shape, const Device& device) {
   if (const char* reason = obstacle(shape, device)) return stepwise(reason);
   const int gates = int(num_gates(shape.cell));
-  return cut(forward_tile(gates), 1, gates, shape, device);
+  const Plan plan = cut(forward_tile(gates), 1, gates, shape, device);
+  if (plan.persistent && !forward_fits(shape, plan, device.sms)) return stepwise(kNotResident);
+  return plan;
 }
 
 Plan plan_backward(const SequenceShape& shape, const Device& device) {
   if (const char* reason = obstacle(shape, device)) return stepwise(reason);
   const int gates = int(num_gates(shape.cell));
   const Tile narrow = backward_tile(false), wide = backward_tile(true);
-  const Plan first = cut(narrow, gates, 1, shape, device);
-  const Plan second = cut(wide, gates, 1, shape, device);
-  if (!first.persistent || !second.persistent) return first.persistent ? first : second;
-  return step_cycles(first, narrow, gates, 1, shape.H) <=
-                 step_cycles(second, wide, gates, 1, shape.H)
-             ? first
-             : second;
+  Plan plan = cut(narrow, gates, 1, shape, device);
+  const Plan other = cut(wide, gates, 1, shape, device);
+  if (other.persistent && (!plan.persistent || step_cycles(other, wide, gates, 1, shape.H) <
+                                                   step_cycles(plan, narrow, gates, 1, shape.H))) {
+    plan = other;
+  }
+  if (plan.persistent && !backward_fits(shape, plan, device.sms)) return stepwise(kNotResident);
+  return plan;
 }
 
 }  // namespace seq2seq_ext::kernels::cuda

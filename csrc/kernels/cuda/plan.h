@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "common/params.h"
+#include "cuda/recurrence.h"
 
 namespace seq2seq_ext::kernels::cuda::persistent {
 
@@ -54,5 +54,10 @@ constexpr int64_t shared_bytes(const Tile& tile, int values, int k_blocks, int r
   const int64_t states = 3 * 4 * tile.units * rows;  // two and a length for each cell
   return partials + spill + states + kBiases * 4 * kThreads;
 }
+
+// Whether all blocks of the planned kernel are resident at once on `sms` multiprocessors: what the
+// device says of that very instantiation, registers included. No device: false.
+bool forward_fits(const SequenceShape& shape, const Plan& plan, int sms);
+bool backward_fits(const SequenceShape& shape, const Plan& plan, int sms);
 
 }  // namespace seq2seq_ext::kernels::cuda::persistent
