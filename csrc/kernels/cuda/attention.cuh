@@ -175,7 +175,7 @@ struct AttentionBlock {
 
 // A block a part of a row.
 template <class T, bool kAdditive>
-__global__ void __launch_bounds__(kAttentionThreads)
+__global__ void __launch_bounds__(kAttentionThreads, 3)
     attention_kernel(const __grid_constant__ AttentionStepParams p,
                      const __grid_constant__ AttentionWork<AccOf<T>> work) {
   using A = AccOf<T>;

@@ -26,7 +26,7 @@ struct Finish {
 
 // A warp a row.
 template <class A>
-__global__ void __launch_bounds__(32 * kMergeWarps)
+__global__ void __launch_bounds__(32 * kMergeWarps, 4)
     merge_best_kernel(const __grid_constant__ VocabPickParams p,
                       const __grid_constant__ VocabWork<A> work) {
   const int64_t row = int64_t(blockIdx.x) * kMergeWarps + threadIdx.x / 32;
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(32 * kMergeWarps)
 
 // A block a row: each warp merges the lists of some slices, the first then those of the warps.
 template <class A>
-__global__ void __launch_bounds__(32 * kMergeWarps)
+__global__ void __launch_bounds__(32 * kMergeWarps, 4)
     merge_lists_kernel(const __grid_constant__ VocabPickParams p,
                        const __grid_constant__ VocabWork<A> work) {
   GPU_SHARED(A, values, [kMergeWarps * kMaxList]);
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(32 * kMergeWarps)
 
 // A block a row.
 template <class A>
-__global__ void __launch_bounds__(kSortThreads)
+__global__ void __launch_bounds__(kSortThreads, 2)
     sort_logits_kernel(const __grid_constant__ VocabPickParams p,
                        const __grid_constant__ VocabWork<A> work) {
   const int64_t row = blockIdx.x;
