@@ -2,6 +2,7 @@
 // Forward of one recurrent layer over a whole sequence: the input projections of a chunk of steps
 // as one product a direction, then the chunk's recurrence, all directions together.
 #include "cuda/recurrence.h"
+#include "cuda/sequence_memory.h"
 #include "cuda/sequence_rows.h"
 #include "cuda/sequence_states.h"
 
@@ -53,6 +54,7 @@ Status sequence_forward(const SequenceForwardParams& params, const Runtime& runt
   // What lies past a row's length is projected, too; the recurrence does not look at it.
   Rows x(queue, s.dtype, {params.x, params.x_stride_t, params.x_stride_b, s.T, s.B, s.I}, nullptr);
 
+  RecycledMemory memory(runtime);
   for (chunk.begin = 0; chunk.begin < s.T && queue; chunk.begin = chunk.end) {
     chunk.end = chunk.begin + steps < s.T ? chunk.begin + steps : s.T;
     for (int d = 0; d < s.directions; ++d) {
@@ -66,8 +68,8 @@ Status sequence_forward(const SequenceForwardParams& params, const Runtime& runt
       }
     }
     queue.run([&] {
-      return plan.persistent ? persistent_forward(chunk, plan, runtime)
-                             : stepwise_forward(chunk, runtime);
+      return plan.persistent ? persistent_forward(chunk, plan, memory.runtime())
+                             : stepwise_forward(chunk, memory.runtime());
     });
   }
   return queue.status();

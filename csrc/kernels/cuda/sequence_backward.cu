@@ -3,6 +3,7 @@
 // first, all directions together, which leaves the gates' gradients; then everything else.
 #include "cuda/recurrence.h"
 #include "cuda/sequence_gradients.h"
+#include "cuda/sequence_memory.h"
 #include "cuda/sequence_states.h"
 
 namespace seq2seq_ext::kernels::cuda {
@@ -57,11 +58,12 @@ Status sequence_backward(const SequenceBackwardParams& params, const Runtime& ru
   BackwardChunk chunk = last_chunk(queue, params);
   const Plan plan = plan_backward(s, runtime.device);
   const int64_t steps = plan.persistent && plan.chunk_steps > 0 ? plan.chunk_steps : s.T;
+  RecycledMemory memory(runtime);
   for (chunk.end = s.T; chunk.end > 0 && queue; chunk.end = chunk.begin) {
     chunk.begin = chunk.end > steps ? chunk.end - steps : 0;
     queue.run([&] {
-      return plan.persistent ? persistent_backward(chunk, plan, runtime)
-                             : stepwise_backward(chunk, runtime);
+      return plan.persistent ? persistent_backward(chunk, plan, memory.runtime())
+                             : stepwise_backward(chunk, memory.runtime());
     });
   }
   initial_gradients(queue, chunk);

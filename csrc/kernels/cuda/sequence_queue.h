@@ -7,6 +7,7 @@
 
 #include "cuda/gpu/gpu.h"
 #include "cuda/launch.h"
+#include "cuda/sequence_memory.h"
 
 namespace seq2seq_ext::kernels::cuda {
 
@@ -31,7 +32,7 @@ struct Matrix {
 
 class Queue {
  public:
-  explicit Queue(const Runtime& runtime) : runtime_(runtime) {}
+  explicit Queue(const Runtime& runtime) : runtime_(runtime), products_(runtime) {}
 
   const Runtime& runtime() const { return runtime_; }
   const Status& status() const { return status_; }
@@ -54,22 +55,15 @@ class Queue {
   // c (m, n) = a (m, k) @ b (k, n), or c += it. `sums`: c has the sum type, else `dtype`.
   void product(DType dtype, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, void* c,
                int64_t c_stride, bool accumulate, bool sums) {
-    const bool wide = sums && sum_type(dtype) != dtype;
-    const GemmParams params = {dtype,
-                               m,
-                               n,
-                               k,
-                               a.data,
-                               a.stride_row,
-                               a.stride_column,
-                               b.data,
-                               b.stride_row,
-                               b.stride_column,
-                               c,
-                               c_stride,
-                               accumulate,
-                               wide};
-    run([&] { return large_product(params, runtime_); });
+    GemmParams params{};
+    params.dtype = dtype;
+    params.m = m, params.n = n, params.k = k;
+    params.a = a.data, params.a_stride_m = a.stride_row, params.a_stride_k = a.stride_column;
+    params.b = b.data, params.b_stride_k = b.stride_row, params.b_stride_n = b.stride_column;
+    params.c = c, params.c_stride_m = c_stride;
+    params.accumulate = accumulate;
+    params.wide = sums && sum_type(dtype) != dtype;
+    run([&] { return large_product(params, products_.runtime()); });
   }
 
   template <class... P, class... A>
@@ -86,6 +80,7 @@ class Queue {
 
  private:
   const Runtime& runtime_;
+  RecycledMemory products_;
   Status status_ = Status::ok();
 };
 
