@@ -61,8 +61,12 @@ void* allocate(int64_t bytes) {
   return memory;
 }
 void release(void* memory) { std::free(memory); }
-void to_device(void* device, const void* host, int64_t bytes) { std::memcpy(device, host, bytes); }
-void to_host(void* host, const void* device, int64_t bytes) { std::memcpy(host, device, bytes); }
+void to_device(void* device, const void* host, int64_t bytes) {
+  if (bytes > 0) std::memcpy(device, host, bytes);  // an empty vector has no address
+}
+void to_host(void* host, const void* device, int64_t bytes) {
+  if (bytes > 0) std::memcpy(host, device, bytes);
+}
 void synchronize() {}
 std::string device_name() { return "host execution"; }
 kernels::cuda::Device device() { return {}; }

@@ -64,7 +64,7 @@ BENCH_CASE(rows_product, "B=5 N=33 K=70 gap=0 bias=1 wide=0") {
     const std::vector<double> part = result(first, count);
     same &= std::equal(part.begin(), part.end(), y.begin() + first * N);
   }
-  bench.check_true("rows alone and in the batch", same);
+  if (B > 1) bench.check_true("rows alone and in the batch", same);
 
   const Array out(y_dtype, B * (N + gap));
   const auto p = params(0, B, out);
