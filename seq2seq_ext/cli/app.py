@@ -12,7 +12,14 @@ from typing import Annotated, Literal
 import typer
 
 from seq2seq_ext.cli.console import CommandError, log
-from seq2seq_ext.cli.options import MAX_SEED, MAX_SIZE, MAX_THREADS, known_failure
+from seq2seq_ext.cli.options import (
+    MAX_BEAM,
+    MAX_SEED,
+    MAX_SIZE,
+    MAX_THREADS,
+    Decoding,
+    known_failure,
+)
 from seq2seq_ext.data.corpus import DataError
 from seq2seq_ext.training.translator import ModelError
 
@@ -61,13 +68,72 @@ def translate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; none: stdout.")
     ] = None,
+    beam: Annotated[
+        int | None, typer.Option(min=1, max=MAX_BEAM, help="Beam search with so many hypotheses.")
+    ] = None,
+    n_best: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_BEAM, help="Print so many of --beam, or so many of --sample."),
+    ] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Draw each token at random.")] = False,
+    temperature: Annotated[float | None, typer.Option(help="With --sample: of the draws.")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=0, help="With --sample: of the so many most probable tokens.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0, max=1, help="With --sample: of so much probability.")
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="With --sample: relative to the most probable token."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="With --sample: draws that repeat.")
+    ] = None,
+    length_penalty: Annotated[
+        float | None, typer.Option(help="Scores are divided by the length to this power.")
+    ] = None,
+    coverage_penalty: Annotated[
+        float | None, typer.Option(min=0, help="With --beam: for words that got no attention.")
+    ] = None,
+    scores: Annotated[
+        bool,
+        typer.Option(
+            "--scores", help="Print the log-probability, and over the length, before the text."
+        ),
+    ] = False,
+    attention: Annotated[
+        Path | None,
+        typer.Option(help="Write attention weights: a picture (.png, .pdf, .svg) or .jsonl."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     threads: Threads = None,
 ) -> None:
     """Translate sentences, one a line."""
     from seq2seq_ext.cli.translate import run
 
-    run(model, sentences or [], input, output, batch_size=batch_size, threads=threads)
+    run(
+        model,
+        sentences or [],
+        input,
+        output,
+        decoding=Decoding(
+            beam=beam,
+            n_best=n_best,
+            sample=sample,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            seed=seed,
+            length_penalty=length_penalty,
+            coverage_penalty=coverage_penalty,
+        ),
+        scores=scores,
+        attention=attention,
+        batch_size=batch_size,
+        threads=threads,
+    )
 
 
 @app.command()

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from typing import Any
 
 from seq2seq_ext.cli.console import CommandError
 from seq2seq_ext.data.tokenizer import Tokenizer
@@ -13,6 +15,7 @@ from seq2seq_ext.training.translator import Translator
 MAX_SEED = 2**63 - 1  # what torch takes
 MAX_SIZE = 2**31 - 1
 MAX_THREADS = 1024
+MAX_BEAM = 1000
 
 # Where an option is not the field's name with dashes.
 _OPTIONS = {
@@ -20,9 +23,35 @@ _OPTIONS = {
     "num_layers": "--layers",
     "hidden_size": "--hidden",
     "embedding_size": "--embedding",
+    "num_beams": "--beam",
+    "num_return_sequences": "--n-best",
+    "do_sample": "--sample",
+    "output_attentions": "--attention",
 }
-_SAME = ("input_feeding", "tied_embeddings", "label_smoothing", "teacher_forcing", "max_minutes")
-_WORDS = ("context", "bridge", "attention", "dropout", "clip", "schedule", "dtype", "cell")
+_SAME = (
+    "input_feeding",
+    "tied_embeddings",
+    "label_smoothing",
+    "teacher_forcing",
+    "max_minutes",
+    "top_k",
+    "top_p",
+    "min_p",
+    "length_penalty",
+    "coverage_penalty",
+)
+_WORDS = (
+    "context",
+    "bridge",
+    "attention",
+    "dropout",
+    "clip",
+    "schedule",
+    "dtype",
+    "cell",
+    "temperature",
+    "seed",
+)
 
 
 def in_options(message: str) -> str:
@@ -31,13 +60,14 @@ def in_options(message: str) -> str:
     >>> in_options("Decoder: input_feeding is for context 'attention'")
     "--input-feeding is for --context 'attention'"
     """
-    message = re.sub(r"^[A-Z][\w.]*: ", "", message)  # the module
+    message = re.sub(r"^(generate|[A-Z][\w.]*): ", "", message)  # the module
     message = message.replace(" or encoder_hidden_size be given", "")
     for name in (*_OPTIONS, *_SAME):
         option = _OPTIONS.get(name, "--" + name.replace("_", "-"))
-        message = re.sub(rf"\b{name}\b", option, message)
+        message = re.sub(rf"(?<![\w-]){name}\b", option, message)
     for name in _WORDS:  # these are words as well: only before a value or at the start
-        message = re.sub(rf"(?<![\w'-]){name}(?= ')|^{name}(?=:| must| is)", f"--{name}", message)
+        first = rf"^{name}(?=:| must| is| has)"
+        message = re.sub(rf"(?<![\w'-]){name}(?= ')|{first}", f"--{name}", message)
     return message
 
 
@@ -52,6 +82,34 @@ def build_model(
         raise CommandError(f"a model of {sizes} does not fit into memory") from None
     except (ValueError, TypeError) as error:
         raise CommandError(in_options(str(error))) from None
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How `translate` decodes. None: not given, the model's own configuration holds."""
+
+    beam: int | None = None
+    n_best: int | None = None
+    sample: bool = False
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    length_penalty: float | None = None
+    coverage_penalty: float | None = None
+
+    def options(self) -> dict[str, Any]:
+        """What `generate` takes."""
+        values = {**vars(self), "num_beams": self.beam, "num_return_sequences": self.n_best}
+        for name in ("beam", "n_best", "sample"):
+            del values[name]
+        if self.sample:
+            values["do_sample"] = True
+            values["num_beams"] = self.beam or 1
+        elif self.beam is not None:
+            values["do_sample"] = False
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def known_failure(error: BaseException) -> CommandError | None:

@@ -14,6 +14,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from seq2seq_ext.cli.attention import Alignment, draw_attention
 from seq2seq_ext.cli.console import CommandError, console, set_threads
 from seq2seq_ext.training.translator import Translator
 
@@ -131,13 +132,8 @@ def plot_trace(trace: Trace, path: Path) -> None:
     figure = Figure(figsize=(6 * panels, 4.5), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     if trace.attention is not None:
-        image = axes[0].imshow(
-            trace.attention.tolist(), cmap="Blues", vmin=0, vmax=1, aspect="auto"
-        )
-        axes[0].set_xticks(range(len(trace.source)), trace.source, rotation=45, ha="right")
-        axes[0].set_yticks(range(len(trace.target)), trace.target)
-        axes[0].set(title="attention weights", xlabel="source", ylabel="target")
-        figure.colorbar(image, ax=axes[0])
+        alignment = Alignment(trace.source, trace.target, trace.attention)
+        figure.colorbar(draw_attention(axes[0], alignment), ax=axes[0])
     norms, largest = axes[-1], 0.0
     for name, states, tokens, marker in (
         ("|h_t|", trace.h, trace.source, "o"),

@@ -7,6 +7,7 @@ A model directory holds `config.json`, `model.safetensors`, `source_tokenizer.js
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -30,6 +31,17 @@ SOURCE_TOKENIZER, TARGET_TOKENIZER = "source_tokenizer.json", "target_tokenizer.
 
 class ModelError(ValueError):
     """A model that cannot be read or used; the message says which file, or what is wrong."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Hypothesis:
+    """One translation of T tokens."""
+
+    text: str
+    ids: list[int]  # T, <eos> included
+    score: float  # sum of the tokens' log-probabilities
+    normalized: float  # this over T ** length_penalty
+    attention: Tensor | None  # (T, S) where output_attentions asked for it
 
 
 class Translator:
@@ -74,18 +86,40 @@ class Translator:
         rows = encode_texts(self.source, texts)
         return pad(rows), lengths_of(rows)
 
-    def translate(self, texts: Sequence[str], *, batch_size: int = 64) -> list[str]:
+    def translate(self, texts: Sequence[str], *, batch_size: int = 64, **options: Any) -> list[str]:
         """The translation of each text, in order. Raises DataError and ModelError: `generate`."""
-        results = [""] * len(texts)
-        for indices, output in self.generate(texts, batch_size=batch_size):
-            for index, row in zip(indices, output.sequences.tolist(), strict=True):
-                results[index] = self.target.decode(row)
+        found = self.hypotheses(texts, batch_size=batch_size, **options)
+        return [best.text for best, *_ in found]
+
+    def hypotheses(
+        self, texts: Sequence[str], *, batch_size: int = 64, **options: Any
+    ) -> list[list[Hypothesis]]:
+        """num_return_sequences translations of each text, in order, the best of beam search first.
+
+        Raises DataError and ModelError: `generate`.
+        """
+        results: list[list[Hypothesis]] = [[] for _ in texts]
+        for indices, output in self.generate(texts, batch_size=batch_size, **options):
+            lengths = output.lengths.tolist()
+            scores = zip(
+                output.sequences_scores.tolist(), output.normalized_scores.tolist(), strict=True
+            )
+            rows = zip(output.sequences.tolist(), lengths, scores, strict=True)
+            count = len(lengths) // len(indices)
+            for at, (row, length, (score, normalized)) in enumerate(rows):
+                ids, weights = row[:length], None
+                if output.attentions is not None:
+                    weights = output.attentions[at, :length]
+                text = self.target.decode(ids)
+                hypothesis = Hypothesis(text, ids, score, normalized, weights)
+                results[indices[at // count]].append(hypothesis)
         return results
 
     def generate(
         self, texts: Sequence[str], *, batch_size: int = 64, **options: Any
     ) -> list[tuple[list[int], GenerateOutput]]:
-        """Decoded batches of similar length, each with the indices of its texts.
+        """Decoded batches of similar length, each with the indices of its texts. Samples are keyed
+        by the seed and a text's index: they do not depend on the batches.
 
         Raises:
             DataError: a text has no tokens, or is not Unicode.
@@ -93,13 +127,20 @@ class Translator:
         """
         rows = encode_texts(self.source, texts)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        config = self.model.generation_config
+        if options.get("do_sample", config.do_sample) and options.get("seed", config.seed) is None:
+            options["seed"] = int(torch.empty((), dtype=torch.int64).random_())  # of all batches
         batches = []
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
             chosen = [rows[i] for i in indices]
             try:
                 output = self.model.generate(
-                    pad(chosen), lengths_of(chosen), return_dict_in_generate=True, **options
+                    pad(chosen),
+                    lengths_of(chosen),
+                    row_ids=indices,
+                    return_dict_in_generate=True,
+                    **options,
                 )
             except ValueError as error:
                 raise ModelError(str(error)) from error

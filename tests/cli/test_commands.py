@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +75,77 @@ def test_translate_arguments_files_and_stdin(
 
     monkeypatch.setattr("sys.stdin", Stdin())
     assert run("translate", model).out.splitlines() == expected
+
+
+TEXTS = ["I love you", "She loves him", "Do you love me?"]
+
+
+def test_translate_with_beams_and_scores(run: Run, model: Path, tmp_path: Path) -> None:
+    translator = Translator.load(model)
+    found = translator.hypotheses(TEXTS, num_beams=4, num_return_sequences=3, length_penalty=0.7)
+    assert run(
+        "translate", model, *TEXTS, "--beam", 4, "--length-penalty", 0.7
+    ).out.splitlines() == [rows[0].text for rows in found]
+    options = ["--beam", 4, "--n-best", 3, "--length-penalty", 0.7, "--scores"]
+    rows = [line.split("\t") for line in run("translate", model, *TEXTS, *options).out.splitlines()]
+    assert rows == [
+        [str(number), f"{h.score:.4f}", f"{h.normalized:.4f}", h.text]
+        for number, hypotheses in enumerate(found, 1)
+        for h in hypotheses
+    ]
+    scores = [float(row[2]) for row in rows]
+    assert all(scores[at : at + 3] == sorted(scores[at : at + 3])[::-1] for at in (0, 3, 6))
+    # One sentence a batch, to a file: the same.
+    output = tmp_path / "out.tsv"
+    assert run("translate", model, *TEXTS, *options, "--batch-size", 1, "-o", output).out == ""
+    assert [line.split("\t") for line in output.read_text("utf-8").splitlines()] == rows
+    one = run("translate", model, *TEXTS, "--scores").out.splitlines()
+    assert [line.split("\t")[2] for line in one] == translator.translate(TEXTS)
+
+
+def test_translate_by_sampling(run: Run, model: Path) -> None:
+    options = ["--sample", "--n-best", 4, "--temperature", 2, "--top-k", 0, "--seed", 5]
+    first = run("translate", model, *TEXTS, *options).out.splitlines()
+    assert [line.split("\t")[0] for line in first] == [str(1 + i // 4) for i in range(12)]
+    assert len({line.split("\t")[1] for line in first}) > 4
+    assert run("translate", model, *TEXTS, *options, "--batch-size", 1).out.splitlines() == first
+    other = run("translate", model, *TEXTS, *options[:-1], 6).out.splitlines()
+    assert other != first
+    greedy = run("translate", model, *TEXTS).out.splitlines()
+    for narrow in (["--top-k", 1], ["--top-p", 0], ["--min-p", 1]):
+        assert run("translate", model, *TEXTS, "--sample", *narrow).out.splitlines() == greedy
+
+
+def test_translate_draws_attention(run: Run, model: Path, tmp_path: Path) -> None:
+    picture, lines = tmp_path / "a.png", tmp_path / "a.jsonl"
+    expected = run("translate", model, *TEXTS, "--beam", 3).out
+    assert run("translate", model, *TEXTS, "--beam", 3, "--attention", picture).out == expected
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert run("translate", model, *TEXTS, "--beam", 3, "--attention", lines).out == expected
+    translator = Translator.load(model)
+    for text, line in zip(TEXTS, lines.read_text("utf-8").splitlines(), strict=True):
+        found = json.loads(line)
+        assert found["source"] == translator.source.display(translator.source.encode(text))
+        assert [len(row) for row in found["weights"]] == [len(found["source"])] * len(
+            found["target"]
+        )
+        assert all(abs(sum(row) - 1) < 1e-4 for row in found["weights"])
+        assert found["target"][-1] == "<eos>" or len(found["target"]) > 10
+
+
+def test_translate_keeps_the_models_own_way_of_decoding(
+    run: Run, model: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["model"]["generation"] |= {"num_beams": 3, "num_return_sequences": 2}
+    (copy / "config.json").write_text(json.dumps(config))
+    expected = run("translate", model, *TEXTS, "--beam", 3, "--n-best", 2).out
+    assert run("translate", copy, *TEXTS).out == expected
+    assert run("translate", copy, *TEXTS, "--beam", 1, "--n-best", 1).out == (
+        run("translate", model, *TEXTS).out
+    )
 
 
 def test_evaluate_tsv_parallel_and_json(run: Run, model: Path, data: Path, tmp_path: Path) -> None:

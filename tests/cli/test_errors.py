@@ -102,6 +102,35 @@ def bad(tmp_path: Path) -> Path:
         (["translate", "{model}", "-i", "{bad}/empty.tsv"], "no lines"),
         (["translate", "{model}", " "], "sentence:1: empty line"),
         (["translate", "{model}", "hello", "-o", "{bad}/none/out"], "cannot be written"),
+        (["translate", "{model}", "hello", "--beam", "0"], "--beam"),
+        (["translate", "{model}", "hello", "--top-p", "2"], "--top-p"),
+        (
+            ["translate", "{model}", "hello", "--temperature", "0", "--sample"],
+            "error: --temperature must be finite and greater than 0, got 0.0",
+        ),
+        (
+            ["translate", "{model}", "hello", "--temperature", "2"],
+            "error: --temperature has no effect without --sample",
+        ),
+        (
+            ["translate", "{model}", "hello", "--coverage-penalty", "1"],
+            "error: --coverage-penalty has no effect without --beam above 1",
+        ),
+        (
+            ["translate", "{model}", "hello", "--n-best", "3", "--beam", "2"],
+            "error: --n-best must be at most --beam (2) unless --sample is set, got 3",
+        ),
+        (
+            ["translate", "{model}", "hello", "--sample", "--beam", "2"],
+            "error: --beam above 1 and --sample exclude each other",
+        ),
+        (["translate", "{model}", "hello", "--attention", "{bad}/x.txt"], "ending in .png, .pdf"),
+        (["translate", "{model}", "hello", "--attention", "{bad}/none/x.png"], "cannot be written"),
+        (["translate", "{model}", "hello", "--attention", "{bad}/none/x.jsonl"], "cannot be"),
+        (
+            ["translate", "{model}", "-i", "{data}/pairs.en", "--attention", "{bad}/x.png"],
+            "--attention draws at most 12 sentences, got 300; a file ending in .jsonl takes any",
+        ),
         (["evaluate", "{model}", "{bad}/no_tab.tsv"], "no_tab.tsv:2"),
         (["evaluate", "{model}", "{data}/pairs.tsv", "--references", "all"], "all"),
         (["translate", "{model}", "caf\udce9"], "not UTF-8"),

@@ -51,6 +51,39 @@ def test_order_and_batch_do_not_matter(make_translator: Make, pairs: list[Pair])
     assert translator.translate(texts[::-1], batch_size=7) == together[::-1]
 
 
+def test_hypotheses(make_translator: Make, pairs: list[Pair]) -> None:
+    translator = make_translator()
+    with torch.no_grad():
+        for parameter in translator.model.parameters():
+            parameter.mul_(4)
+    texts = [source for source, _ in pairs[:20]]
+    options = {"num_beams": 3, "num_return_sequences": 2, "output_attentions": True}
+    found = translator.hypotheses(texts, batch_size=7, **options)
+    assert [len(rows) for rows in found] == [2] * 20
+    assert translator.translate(texts, num_beams=3) == [rows[0].text for rows in found]
+    for text, rows in zip(texts, found, strict=True):
+        src, lengths = translator.encode([text])
+        for hypothesis in rows:
+            assert translator.target.decode(hypothesis.ids) == hypothesis.text
+            score = translator.model.score(src, torch.tensor([hypothesis.ids]), lengths)
+            assert float(score.sequences_scores) == pytest.approx(hypothesis.score, abs=1e-5)
+            assert float(score.normalized_scores) == pytest.approx(hypothesis.normalized, abs=1e-5)
+            assert hypothesis.attention is not None
+            assert hypothesis.attention.shape[0] == len(hypothesis.ids)
+        assert rows[0].normalized >= rows[1].normalized
+
+
+def test_samples_do_not_depend_on_the_batches(make_translator: Make, pairs: list[Pair]) -> None:
+    translator = make_translator()
+    texts = [source for source, _ in pairs[:20]]
+    for seed in ({"seed": 4}, {}):
+        found = []
+        for batch_size in (1, 7, 20):
+            torch.manual_seed(9)
+            found.append(translator.translate(texts, batch_size=batch_size, do_sample=True, **seed))
+        assert found[0] == found[1] == found[2]
+
+
 def test_unknown_token_is_never_written(make_translator: Make) -> None:
     translator = make_translator()
     with torch.no_grad():
