@@ -91,9 +91,9 @@ namespace {
 struct sigaction earlier_segv, earlier_bus, earlier_fpe;
 stack_t earlier_stack;
 
-const char* cause(int signal, const void* address) {
+const char* cause(int signal, const siginfo_t& info) {
   const auto within = [&](const void* from, size_t bytes) {
-    const char* p = static_cast<const char*>(address);
+    const char* p = static_cast<const char*>(info.si_addr);
     return p >= from && p < static_cast<const char*>(from) + bytes;
   };
   if (signal == SIGFPE) return "integer division by zero or overflow";
@@ -103,14 +103,16 @@ const char* cause(int signal, const void* address) {
   if (within(dynamic_shared(), kMostShared)) {
     return "access to dynamic shared memory past gpu::Carver";
   }
-  return "access to memory that is not there, or a misaligned vector access";
+  // The processor's complaint about the instruction, not about the address.
+  if (info.si_code == SI_KERNEL) return "misaligned vector access";
+  return "access to memory that is not there";
 }
 
 void report_crash(int signal, siginfo_t* info, void*) {
   if (current != nullptr) {
     char text[512];
     write_thread(text, sizeof text);
-    std::fprintf(stderr, "%s%s (address %p)\n", text, cause(signal, info->si_addr), info->si_addr);
+    std::fprintf(stderr, "%s%s (address %p)\n", text, cause(signal, *info), info->si_addr);
   }
   sigaction(SIGSEGV, &earlier_segv, nullptr);
   sigaction(SIGBUS, &earlier_bus, nullptr);

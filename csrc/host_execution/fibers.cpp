@@ -74,6 +74,44 @@ void give_back_stack(char* stack) {
   free_stacks.push_back(stack);
 }
 
+// ---- ThreadSanitizer's fibers -------------------------------------------------------------------
+
+#if defined(HX_WITH_TSAN)
+
+namespace {
+constexpr size_t kKept = 1024;  // a megabyte each
+std::vector<void*> free_fibers, used_fibers;
+}  // namespace
+
+void* take_tsan_fiber() {
+  if (free_fibers.empty()) return __tsan_create_fiber(0);
+  void* fiber = free_fibers.back();
+  free_fibers.pop_back();
+  return fiber;
+}
+
+void give_back_tsan_fiber(void* fiber, bool ended) {
+  // One that was left in the middle has functions open that never return.
+  if (ended && free_fibers.size() + used_fibers.size() < kKept) {
+    used_fibers.push_back(fiber);
+  } else {
+    __tsan_destroy_fiber(fiber);
+  }
+}
+
+void launch_ended() {
+  free_fibers.insert(free_fibers.end(), used_fibers.begin(), used_fibers.end());
+  used_fibers.clear();
+}
+
+#else
+
+void* take_tsan_fiber() { return nullptr; }
+void give_back_tsan_fiber(void*, bool) {}
+void launch_ended() {}
+
+#endif
+
 // ---- The switch ---------------------------------------------------------------------------------
 
 extern "C" void hx_entry() {
@@ -211,6 +249,7 @@ void run_current_thread() {
 #if defined(HX_ASAN)
   __sanitizer_finish_switch_fiber(nullptr, &main_context.bottom, &main_context.size);
 #endif
+  tsan_acquire(&launched.start_order);
   // Reported after the handler: the fiber is never resumed, and would leave it open.
   static char thrown[256];
   thrown[0] = 0;

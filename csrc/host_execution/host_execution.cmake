@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # The CUDA kernels compiled by the host's C++ compiler and run by host_execution/. Targets:
 #   kernel_bench-host      every kernel against the CPU's
-#   host_execution_test    the layer itself
+#   host_execution_test    (on demand) the layer itself
 #   kernel_bench-preempt, host_execution_test-preempt   (on demand) threads switch at memory accesses, too
 # Needs CUDA's headers (the wheels of requirements-test.txt bring them), neither nvcc nor a CUDA library.
 if(NOT CUDA_INCLUDE_DIR)
@@ -73,10 +73,8 @@ add_executable(kernel_bench-host ${bench_sources})
 target_include_directories(kernel_bench-host PRIVATE csrc/kernel_bench)
 target_link_libraries(kernel_bench-host PRIVATE seq2seq_ext_cuda_host oracle)
 
-if(layer_test_sources)
-add_executable(host_execution_test ${layer_test_sources})
+add_executable(host_execution_test EXCLUDE_FROM_ALL ${layer_test_sources})
 target_link_libraries(host_execution_test PRIVATE host_execution)
-endif()
 
 # Compiled with the calls that -fsanitize=thread makes at each memory access, linked with preempt.cpp for its library.
 if(NOT SEQ2SEQ_EXT_SANITIZE)
@@ -90,9 +88,7 @@ if(NOT SEQ2SEQ_EXT_SANITIZE)
   target_include_directories(kernel_bench-preempt PRIVATE csrc/kernel_bench)
   target_link_libraries(kernel_bench-preempt PRIVATE seq2seq_ext_cuda_preempt oracle)
 
-if(layer_test_sources)
   add_executable(host_execution_test-preempt EXCLUDE_FROM_ALL ${layer_test_sources})
   target_compile_options(host_execution_test-preempt PRIVATE -fsanitize=thread)
   target_link_libraries(host_execution_test-preempt PRIVATE host_execution_preempt)
-endif()
 endif()

@@ -159,7 +159,7 @@ struct Launch {
 
   unsigned grid_arrived = 0, grid_generation = 0;
   List grid_waiting;
-  char grid_order[2], end_order;
+  char grid_order[2], start_order, end_order;
 
   // Under ThreadSanitizer freed when the launch ends: a second use would look like a race.
   std::vector<char*> left_stacks;
@@ -189,6 +189,12 @@ void run_current_thread();  // the body of a fiber
 char* take_stack();
 void give_back_stack(char* stack);
 size_t stack_bytes();
+
+// ThreadSanitizer's fibers, each a millisecond to make. One is used again in the next launch and
+// not in this one: two threads on one fiber would count as one after the other.
+void* take_tsan_fiber();
+void give_back_tsan_fiber(void* fiber, bool ended);
+void launch_ended();
 
 // ---- Errors (errors.cpp)
 // --------------------------------------------------------------------------

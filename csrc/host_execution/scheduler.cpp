@@ -98,11 +98,10 @@ void start_block(unsigned number) {
     t.warp = &b->warps[i / 32];
     t.warp->live |= 1u << t.lane;
     if (t.lane == 0) t.warp->lanes = &t;
-#if defined(HX_WITH_TSAN)
-    t.fiber.tsan = __tsan_create_fiber(0);
-#endif
+    t.fiber.tsan = take_tsan_fiber();
     l.ready.push_back(&t);
   }
+  tsan_release(&l.start_order);
   b->next = l.resident;
   if (b->next) b->next->previous = b;
   l.resident = b;
@@ -129,8 +128,8 @@ void remove_block(Block* b) {
 }
 
 void free_thread(Thread& t) {
+  give_back_tsan_fiber(t.fiber.tsan, t.state == State::kDone || t.state == State::kFresh);
 #if defined(HX_WITH_TSAN)
-  __tsan_destroy_fiber(t.fiber.tsan);
   if (t.fiber.stack) launched.left_stacks.push_back(t.fiber.stack);
 #else
   if (t.fiber.stack) give_back_stack(t.fiber.stack);
@@ -260,17 +259,29 @@ void start(const Config& config) {
   for (uint64_t i = 0; i < resident; ++i) start_next_block();
 }
 
+// All that a thread has done so far comes before what follows the launch.
+void release_end_order([[maybe_unused]] Thread& t) {
+#if defined(HX_WITH_TSAN)
+  void* main = __tsan_get_current_fiber();
+  __tsan_switch_to_fiber(t.fiber.tsan, 1);
+  tsan_release(&launched.end_order);
+  __tsan_switch_to_fiber(main, 1);
+#endif
+}
+
 // After an error, threads are left where they are: their destructors do not run.
 void finish() {
   Launch& l = launched;
-  tsan_acquire(&l.end_order);
   while (l.resident) {
     Block* b = l.resident;
     for (unsigned i = 0; i < b->num_threads; ++i) {
-      if (b->threads[i].state != State::kDone) free_thread(b->threads[i]);
+      if (b->threads[i].state == State::kDone) continue;
+      release_end_order(b->threads[i]);
+      free_thread(b->threads[i]);
     }
     remove_block(b);
   }
+  tsan_acquire(&l.end_order);
   for (char* stack : l.left_stacks) give_back_stack(stack);
   for (Block* b : l.left_blocks) delete b;
 #if defined(HX_WITH_TSAN)
@@ -283,6 +294,7 @@ void finish() {
   l.ready.clear();
   l.alive = 0;
   l.arena.reset();
+  launch_ended();
 }
 
 }  // namespace

@@ -17,12 +17,10 @@ struct WarpOp {
 };
 void warp_meet(const WarpOp& op, unsigned mask, void* operand, const Place& at);
 
-template <class F>
-void for_lanes(unsigned mask, F&& f) {
-  for (int lane = 0; lane < 32; ++lane) {
-    if (mask >> lane & 1) f(lane);
-  }
-}
+// For lane in mask. A macro: a lambda in an unwatched function would be watched.
+#define HX_FOR_LANES(lane, mask)        \
+  for (int lane = 0; lane < 32; ++lane) \
+    if ((mask) >> lane & 1)
 
 // ---- Shuffles -----------------------------------------------------------------------------------
 
@@ -34,11 +32,11 @@ struct Shuffle {
 };
 template <class T>
 HX_UNWATCHED void execute_shuffle(unsigned mask, void* const* operands) {
-  for_lanes(mask, [&](int lane) {
+  HX_FOR_LANES(lane, mask) {
     auto* own = static_cast<Shuffle<T>*>(operands[lane]);
     own->bad = !(mask >> own->source & 1);
     if (!own->bad) own->out = static_cast<Shuffle<T>*>(operands[own->source])->in;
-  });
+  }
 }
 template <class T>
 inline const WarpOp shuffle_op{"__shfl_sync", execute_shuffle<T>};
@@ -69,10 +67,10 @@ struct Vote {
 };
 HX_UNWATCHED inline void execute_vote(unsigned mask, void* const* operands) {
   unsigned lanes = 0;
-  for_lanes(mask, [&](int lane) {
+  HX_FOR_LANES(lane, mask) {
     if (static_cast<Vote*>(operands[lane])->predicate) lanes |= 1u << lane;
-  });
-  for_lanes(mask, [&](int lane) { static_cast<Vote*>(operands[lane])->lanes = lanes; });
+  }
+  HX_FOR_LANES(lane, mask) static_cast<Vote*>(operands[lane])->lanes = lanes;
 }
 inline const WarpOp vote_op{"a vote (__ballot_sync, __any_sync, __all_sync)", execute_vote};
 inline unsigned ballot(unsigned mask, int predicate, const Place& at) {
@@ -86,13 +84,13 @@ struct Match {
   unsigned same, all;
 };
 HX_UNWATCHED inline void execute_match(unsigned mask, void* const* operands) {
-  for_lanes(mask, [&](int lane) {
+  HX_FOR_LANES(lane, mask) {
     auto* own = static_cast<Match*>(operands[lane]);
     own->same = 0, own->all = mask;
-    for_lanes(mask, [&](int other) {
+    HX_FOR_LANES(other, mask) {
       if (static_cast<Match*>(operands[other])->value == own->value) own->same |= 1u << other;
-    });
-  });
+    }
+  }
 }
 inline const WarpOp match_op{"__match_any_sync or __match_all_sync", execute_match};
 template <class T>
@@ -110,12 +108,12 @@ template <class T, class F>
 HX_UNWATCHED void execute_reduce(unsigned mask, void* const* operands) {
   T total{};
   bool first = true;
-  for_lanes(mask, [&](int lane) {
+  HX_FOR_LANES(lane, mask) {
     const T value = *static_cast<T*>(operands[lane]);
     total = first ? value : F()(total, value);
     first = false;
-  });
-  for_lanes(mask, [&](int lane) { *static_cast<T*>(operands[lane]) = total; });
+  }
+  HX_FOR_LANES(lane, mask) * static_cast<T*>(operands[lane]) = total;
 }
 template <class T, class F>
 inline const WarpOp reduce_op{F::name, execute_reduce<T, F>};

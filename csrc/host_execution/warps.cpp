@@ -15,11 +15,11 @@ bool try_complete(Warp& warp, unsigned i, Thread* self) {
   if ((m.arrived & lanes) != lanes) return false;
   ++stats.collectives;
   void* operands[32] = {};
-  for_lanes(lanes, [&](int lane) { operands[lane] = warp.lanes[lane].operand; });
+  HX_FOR_LANES(lane, lanes) operands[lane] = warp.lanes[lane].operand;
   m.op->execute(lanes, operands);
-  for_lanes(lanes, [&](int lane) {
+  HX_FOR_LANES(lane, lanes) {
     if (&warp.lanes[lane] != self) wake(&warp.lanes[lane]);
-  });
+  }
   warp.open[i] = warp.open[--warp.num_open];
   return true;
 }
