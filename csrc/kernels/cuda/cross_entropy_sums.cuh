@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(Logits<T>::P::kThreads)
 #pragma unroll
       for (int r = 0; r < P::kRows; ++r) {
         part.largest = larger(part.largest, acc[r][c]);
-        if (P::row(r) == own) {
+        if (P::row(r) == own && first_row + column < in.N) {  // ignore_index may be a word, too
           static_cast<A*>(args.target_logit)[first_row + column] = acc[r][c];
         }
       }
