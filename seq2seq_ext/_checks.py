@@ -60,22 +60,27 @@ def _dims(argument: str, tensor: Tensor, letters: str) -> None:
         fail(argument, f"{count} dimensions ({letters})", _shape_of(tensor))
 
 
+def _floating(argument: str, tensor: Tensor) -> None:
+    if tensor.dtype not in _FLOATING:
+        fail(argument, "dtype float32, float64, bfloat16 or float16", _name(tensor.dtype))
+
+
 def _first(argument: str, tensor: Tensor, letters: str) -> None:
     """An argument that brings sizes of its own; all but the batch must be at least 1."""
     _dims(argument, tensor, letters)
-    if tensor.dtype not in _FLOATING:
-        fail(argument, "dtype float32, float64, bfloat16 or float16", _name(tensor.dtype))
+    _floating(argument, tensor)
     for letter, size in zip(letters.split(", "), tensor.shape, strict=True):
         if letter != "B" and size < 1:
             fail(argument, f"{letter} >= 1", _shape_of(tensor))
 
 
-def _cell_state(argument: str, c: Tensor, x: Tensor) -> None:
-    state = torch.float64 if x.dtype == torch.float64 else torch.float32
-    if c.dtype not in (x.dtype, state):
-        also = "" if state == x.dtype else " or float32"
-        fail(argument, f"x's dtype {_name(x.dtype)}{also}", _name(c.dtype))
-    _device(argument, c, x, "x")
+def _state(argument: str, tensor: Tensor, first: Tensor, name: str) -> None:
+    """The first argument's dtype or the state dtype, and its device."""
+    state = torch.float64 if first.dtype == torch.float64 else torch.float32
+    if tensor.dtype not in (first.dtype, state):
+        also = "" if state == first.dtype else " or float32"
+        fail(argument, f"{name}'s dtype {_name(first.dtype)}{also}", _name(tensor.dtype))
+    _device(argument, tensor, first, name)
 
 
 def _lengths(lengths: Tensor | None, first: Tensor, name: str, batch: int) -> None:
@@ -87,11 +92,15 @@ def _lengths(lengths: Tensor | None, first: Tensor, name: str, batch: int) -> No
     _shape("lengths", lengths, (batch,))
 
 
+def _readable(tensor: Tensor) -> bool:
+    """Whether values can be read: not of fake tensors, nor of those in a torch.func transform."""
+    if torch.compiler.is_compiling():
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
 def lengths_values(lengths: Tensor | None, limit: int) -> None:
-    """Reads the values, so not of fake tensors, nor of those in a torch.func transform."""
-    if lengths is None or torch.compiler.is_compiling():
-        return
-    if torch._C._functorch.is_functorch_wrapped_tensor(lengths):
+    if lengths is None or not _readable(lengths):
         return
     for row, length in enumerate(lengths.tolist()):
         if not 0 <= length <= limit:
@@ -155,7 +164,7 @@ def sequence(
         fail("reverse", "False with two directions", "True")
     hidden = _weights(cell, weights, x, directions, "h0", h0)
     if c0 is not None:
-        _cell_state("c0", c0, x)
+        _state("c0", c0, x, "x")
         _shape("c0", c0, (directions, batch, hidden))
     _lengths(lengths, x, "x", batch)
     return hidden
@@ -170,7 +179,7 @@ def step(cell: str, x: Tensor, h: Tensor, c: Tensor | None, weights: Sequence[Te
     _shape("h", h, (batch, h.shape[1]))
     hidden = _weights(cell, weights, x, 1, "h", h)
     if c is not None:
-        _cell_state("c", c, x)
+        _state("c", c, x, "x")
         _shape("c", c, (batch, hidden))
     return hidden
 
@@ -234,11 +243,11 @@ def types(**arguments: Any) -> None:
         if name == "weights":
             expected = "a list or tuple of tensors"
             good = isinstance(value, (list, tuple)) and all(isinstance(w, Tensor) for w in value)
-        elif name in ("lengths", "bias", "w_query", "v"):
+        elif name in ("lengths", "bias", "w_query", "v", "class_weight"):
             good, expected = good or value is None, "a tensor or None"
-        elif name == "k":
+        elif name in ("k", "ignore_index"):
             good, expected = isinstance(value, int), "an int"
-        elif name == "scale":
+        elif name in ("scale", "label_smoothing"):
             good, expected = isinstance(value, (int, float)), "a number"
         if not good:
             raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")

@@ -25,7 +25,7 @@ def _stand_in(tensor: Tensor, keep_history: bool) -> Tensor:
     return tensor.detach().requires_grad_()
 
 
-def _double_backward(
+def double_backward(
     forward: Callable[..., tuple[Tensor, ...]],
     grad_outputs: Sequence[OptionalTensor],
     inputs: Sequence[Tensor],
@@ -84,7 +84,7 @@ def _backward_lstm_double(
     def forward(x: Tensor, h0: Tensor, c0: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         return reference.lstm_sequence(x, h0, c0, weights, lengths=lengths, reverse=ctx.reverse)
 
-    gs, xs = _double_backward(
+    gs, xs = double_backward(
         forward,
         (dy, dh_n, dc_n),
         (x, h0, c0, *weights),
@@ -120,7 +120,7 @@ def _single_state_double(
     def forward(x: Tensor, h0: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         return run(x, h0, weights, lengths=lengths, reverse=ctx.reverse, **options)
 
-    gs, xs = _double_backward(
+    gs, xs = double_backward(
         forward,
         (dy, dh_n),
         (x, h0, *weights),

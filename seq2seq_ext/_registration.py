@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks, _double_backward, reference
+from . import _checks, _cross_entropy, _double_backward, reference
 
 OptionalTensor = Tensor | None
 
@@ -118,6 +118,7 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "rnn_step": lambda x, h, weights, relu: _step_results("rnn", x, h, None, weights)[0],
     "attention_step": _attention_results,
     "vocab_pick": _vocab_results,
+    **_cross_entropy.FAKES,
 }
 
 
@@ -233,6 +234,7 @@ _AUTOGRAD: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "lstm_sequence": (_backward_lstm, _setup_lstm),
     "gru_sequence": (_backward_gru, _setup_gru),
     "rnn_sequence": (_backward_rnn, _setup_rnn),
+    **_cross_entropy.AUTOGRAD,
 }
 
 
@@ -253,4 +255,5 @@ def register(namespace: str) -> Any:
             f"{namespace}::{name}", functools.partial(backward, ops), setup_context=setup
         )
     _double_backward.register(namespace)
+    _cross_entropy.register_double_backward(namespace)
     return ops

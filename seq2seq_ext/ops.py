@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The functional API: recurrent sequences, single steps, and the two halves of a decode step.
+"""The functional API: recurrent sequences, single steps, the two halves of a decode step, and the
+loss.
 
 Each function checks its arguments and runs the compiled kernel for the tensors' device; without one
 it runs its namesake in :mod:`seq2seq_ext.reference` (``seq2seq_ext.backend_info()`` says which).
@@ -29,6 +30,7 @@ import torch
 from torch import Tensor
 
 from . import _checks, reference
+from ._cross_entropy import linear_cross_entropy
 from ._routing import (
     HAVE_CPU,
     cast,
@@ -50,6 +52,7 @@ __all__ = [
     "attention_step",
     "gru_sequence",
     "gru_step",
+    "linear_cross_entropy",
     "lstm_sequence",
     "lstm_step",
     "rnn_sequence",

@@ -28,6 +28,7 @@ __all__ = [
     "attention_step",
     "gru_sequence",
     "gru_step",
+    "linear_cross_entropy",
     "lstm_sequence",
     "lstm_step",
     "rnn_sequence",
@@ -282,3 +283,41 @@ def vocab_pick(
     log_probs = torch.where(undefined, torch.nan, log_probs)
     indices = torch.where(undefined, torch.arange(k, device=logits.device), indices)
     return log_probs, indices
+
+
+# --------------------------------------------------------------------------------------------------
+# Loss.
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    *,
+    class_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """See :func:`seq2seq_ext.ops.linear_cross_entropy`."""
+    wide, words = state_dtype(hidden.dtype), weight.shape[0]
+    counts = target != ignore_index
+    target = torch.where(counts, target, 0)
+    # Padding may hold anything, NaN included; where() keeps it out of the gradients, too.
+    x = torch.where(counts[..., None], hidden.to(wide), 0)
+    logits = linear(x, weight.to(wide), None if bias is None else bias.to(wide))
+    log_probs = torch.log_softmax(logits, dim=-1)
+    classes = x.new_ones(words) if class_weight is None else class_weight.to(wide)
+    own = torch.where(counts, classes[target], 0)
+    loss = -(1 - label_smoothing) * own * log_probs.gather(-1, target[..., None])[..., 0]
+    if label_smoothing > 0:
+        loss = loss - label_smoothing / words * (log_probs * classes).sum(-1)
+    loss = torch.where(counts, loss, 0)
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    divisor = own.sum()
+    mean = loss.sum() / torch.where(divisor == 0, 1, divisor)
+    return torch.where(divisor == 0, 0, mean)

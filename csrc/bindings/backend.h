@@ -27,6 +27,8 @@ kernels::Status run(const kernels::SequenceBackwardParams& params, const Tensor&
 kernels::Status run(const kernels::StepParams& params, const Tensor& on);
 kernels::Status run(const kernels::AttentionStepParams& params, const Tensor& on);
 kernels::Status run(const kernels::VocabPickParams& params, const Tensor& on);
+kernels::Status run(const kernels::CrossEntropyForwardParams& params, const Tensor& on);
+kernels::Status run(const kernels::CrossEntropyBackwardParams& params, const Tensor& on);
 
 }  // namespace backend
 
@@ -41,6 +43,7 @@ using Library = torch::stable::detail::StableLibrary;
 void register_sequence_ops(Library& m);
 void register_step_ops(Library& m);
 void register_decode_ops(Library& m);
+void register_loss_ops(Library& m);
 void register_plan(Library& m);  // CUDA only
 
 }  // namespace seq2seq_ext::bindings

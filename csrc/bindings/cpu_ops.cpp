@@ -58,6 +58,14 @@ kernels::Status run(const kernels::VocabPickParams& params, const Tensor&) {
   return kernels::cpu::vocab_pick(params, cpu_runtime());
 }
 
+kernels::Status run(const kernels::CrossEntropyForwardParams& params, const Tensor&) {
+  return kernels::cpu::cross_entropy_forward(params, cpu_runtime());
+}
+
+kernels::Status run(const kernels::CrossEntropyBackwardParams& params, const Tensor&) {
+  return kernels::cpu::cross_entropy_backward(params, cpu_runtime());
+}
+
 }  // namespace backend
 }  // namespace seq2seq_ext::bindings
 
@@ -66,6 +74,7 @@ STABLE_TORCH_LIBRARY_IMPL(SEQ2SEQ_EXT_NAMESPACE, CPU, m) {
   register_sequence_ops(m);
   register_step_ops(m);
   register_decode_ops(m);
+  register_loss_ops(m);
 }
 
 // No tensor tells a device here, so it is not registered for one.

@@ -45,6 +45,14 @@ kernels::Status run(const kernels::VocabPickParams& params, const Tensor& on) {
   return queue(kernels::cuda::vocab_pick, params, on);
 }
 
+kernels::Status run(const kernels::CrossEntropyForwardParams& params, const Tensor& on) {
+  return queue(kernels::cuda::cross_entropy_forward, params, on);
+}
+
+kernels::Status run(const kernels::CrossEntropyBackwardParams& params, const Tensor& on) {
+  return queue(kernels::cuda::cross_entropy_backward, params, on);
+}
+
 }  // namespace backend
 }  // namespace seq2seq_ext::bindings
 
@@ -53,6 +61,7 @@ STABLE_TORCH_LIBRARY_IMPL(SEQ2SEQ_EXT_NAMESPACE, SEQ2SEQ_EXT_DISPATCH_KEY, m) {
   register_sequence_ops(m);
   register_step_ops(m);
   register_decode_ops(m);
+  register_loss_ops(m);
 }
 
 // No tensor tells a device here, so it is not registered for one.

@@ -8,7 +8,7 @@
 // dimension.
 // save: return what the backward needs (saved_gates, saved_cells); else those are empty.
 // wanted: which gradients to compute, bit 0 x, 1 h0, 2 c0, 3 + n weights[n]; the others come back
-// with shape (0,).
+// with shape (0,). Of linear_cross_entropy: bit 0 hidden, 1 weight, 2 bias.
 #define REGISTER_SCHEMAS(name, m) STABLE_TORCH_LIBRARY(name, m)  // expands the name
 
 REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
@@ -44,6 +44,15 @@ REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
   m.def(
       "vocab_pick(Tensor hidden, Tensor weight, Tensor? bias, int k) -> (Tensor log_probs, "
       "Tensor indices)");
+  m.def(
+      "linear_cross_entropy(Tensor hidden, Tensor weight, Tensor target, Tensor? bias, "
+      "Tensor? class_weight, int ignore_index, float label_smoothing, str reduction) -> "
+      "(Tensor loss, Tensor lse, Tensor sums)");
+  m.def(
+      "linear_cross_entropy_backward(Tensor d_loss, Tensor hidden, Tensor weight, Tensor target, "
+      "Tensor? bias, Tensor? class_weight, Tensor lse, Tensor sums, int ignore_index, "
+      "float label_smoothing, str reduction, int wanted) -> (Tensor d_hidden, Tensor d_weight, "
+      "Tensor d_bias)");
   m.def("cpu_isa() -> str");
   m.def(
       "sequence_plan(str cell, ScalarType dtype, int T, int B, int I, int H, int P, "

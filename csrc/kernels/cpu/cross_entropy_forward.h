@@ -138,7 +138,7 @@ class CrossEntropyForward {
   void reduce() {
     T* const loss = static_cast<T*>(p_.loss);
     T* const lse = static_cast<T*>(p_.lse);
-    double sum = 0, divisor = 0;
+    ChainedSum losses, weights;
     int64_t i = 0;
     for (int64_t n = 0; n < in_.N; ++n) {
       const bool counts = i < count_ && rows_[i] == n;
@@ -147,9 +147,10 @@ class CrossEntropyForward {
         lse[n] = T(0);
         continue;
       }
-      sum += losses_[i++];
-      divisor += weights_.of_class(in_.target[n]);
+      losses.add(losses_[i++]);
+      weights.add(weights_.of_class(in_.target[n]));
     }
+    const double sum = losses.value(), divisor = weights.value();
     if (in_.reduction == Reduction::kSum) loss[0] = static_cast<T>(sum);
     if (in_.reduction == Reduction::kMean) {
       loss[0] = divisor == 0 ? T(0) : static_cast<T>(sum / divisor);

@@ -24,6 +24,22 @@ class CountedRows {
   int64_t count_ = 0;
 };
 
+// A sum made of the sums of every 64 terms: short chains round less.
+class ChainedSum {
+ public:
+  void add(double x) {
+    chain_ += x;
+    if (++terms_ % 64 != 0) return;
+    total_ += chain_;
+    chain_ = 0;
+  }
+  double value() const { return total_ + chain_; }
+
+ private:
+  double total_ = 0, chain_ = 0;
+  int64_t terms_ = 0;
+};
+
 struct RowWeights {
   double target;  // of -log p(target): (1 - e) c[target]
   double sum;     // of the row's lse: the above, and what smoothing adds over all words
@@ -35,11 +51,11 @@ class LossWeights {
  public:
   explicit LossWeights(const CrossEntropyInputs& in)
       : in_(in), class_weight_(static_cast<const T*>(in.class_weight)) {
-    total_ = static_cast<double>(in.V);
+    ChainedSum sum;
     if (class_weight_ != nullptr) {
-      total_ = 0;
-      for (int64_t v = 0; v < in.V; ++v) total_ += static_cast<double>(class_weight_[v]);
+      for (int64_t v = 0; v < in.V; ++v) sum.add(static_cast<double>(class_weight_[v]));
     }
+    total_ = class_weight_ == nullptr ? static_cast<double>(in.V) : sum.value();
   }
 
   bool smooths() const { return in_.label_smoothing > 0; }
