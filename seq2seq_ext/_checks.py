@@ -7,6 +7,7 @@ holds both to one table of messages.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -217,16 +218,48 @@ def attention(
     _lengths(lengths, query, "query", batch)
 
 
-def vocab(hidden: Tensor, weight: Tensor, bias: Tensor | None, k: int) -> None:
+def _integers(argument: str, tensor: Tensor, dtype: torch.dtype, hidden: Tensor) -> None:
+    if tensor.dtype != dtype:
+        fail(argument, f"dtype {_name(dtype)}", _name(tensor.dtype))
+    _device(argument, tensor, hidden, "hidden")
+
+
+def vocab(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    k: int = 1,
+    banned: Tensor | None = None,
+) -> None:
     _first("hidden", hidden, "B, H")
     like("weight", weight, hidden, "hidden")
     _dims("weight", weight, "V, H")
-    _shape("weight", weight, (weight.shape[0], hidden.shape[1]))
+    words = weight.shape[0]
+    _shape("weight", weight, (words, hidden.shape[1]))
     if bias is not None:
         like("bias", bias, hidden, "hidden")
-        _shape("bias", bias, (weight.shape[0],))
-    if not 1 <= k <= weight.shape[0]:
-        fail("k", f"1 to V = {weight.shape[0]}", k)
+        _shape("bias", bias, (words,))
+    if banned is not None:
+        _integers("banned", banned, torch.int32, hidden)
+        _shape("banned", banned, (hidden.shape[0], (words + 31) // 32))
+    if not 1 <= k <= words:
+        fail("k", f"1 to V = {words}", k)
+
+
+def draw(hidden: Tensor, seed: Tensor, step: Tensor, rows: Tensor | None) -> None:
+    """Checks what vocab_sample takes beside vocab_pick's arguments."""
+    for argument, tensor in (("seed", seed), ("step", step)):
+        _integers(argument, tensor, torch.int64, hidden)
+        if tensor.numel() != 1:
+            fail(argument, "one element", _shape_of(tensor))
+    if rows is not None:
+        _integers("rows", rows, torch.int64, hidden)
+        _shape("rows", rows, (hidden.shape[0],))
+
+
+def temperature(value: float) -> None:
+    if not 0 < value < math.inf:
+        fail("temperature", "a positive number", value)
 
 
 # What a value of another type than an argument's leads to, somewhere on the way.

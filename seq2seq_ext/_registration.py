@@ -86,12 +86,34 @@ def _attention_results(
 
 
 def _vocab_results(
-    hidden: Tensor, weight: Tensor, bias: OptionalTensor, k: int
+    hidden: Tensor,
+    weight: Tensor,
+    bias: OptionalTensor,
+    k: int,
+    banned: OptionalTensor = None,
+    temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    _checks.vocab(hidden, weight, bias, k)
+    _checks.vocab(hidden, weight, bias, k, banned)
     batch = hidden.shape[0]
     log_probs = hidden.new_empty(batch, k, dtype=reference.state_dtype(hidden.dtype))
     return log_probs, hidden.new_empty(batch, k, dtype=torch.int64)
+
+
+def _draw_results(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: OptionalTensor,
+    seed: Tensor,
+    step: Tensor,
+    rows: OptionalTensor = None,
+    banned: OptionalTensor = None,
+    temperature: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    _checks.vocab(hidden, weight, bias, 1, banned)
+    _checks.draw(hidden, seed, step, rows)
+    batch = hidden.shape[0]
+    log_probs = hidden.new_empty(batch, dtype=reference.state_dtype(hidden.dtype))
+    return log_probs, hidden.new_empty(batch, dtype=torch.int64)
 
 
 _FAKES: dict[str, Callable[..., Any]] = {
@@ -118,6 +140,7 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "rnn_step": lambda x, h, weights, relu: _step_results("rnn", x, h, None, weights)[0],
     "attention_step": _attention_results,
     "vocab_pick": _vocab_results,
+    "vocab_sample": _draw_results,
     **_cross_entropy.FAKES,
 }
 

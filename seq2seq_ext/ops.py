@@ -42,6 +42,7 @@ from ._routing import (
     without_autocast,
 )
 from ._routing import has_kernel as _has_kernel
+from ._sampling import vocab_sample
 
 if HAVE_CPU:
     from . import _registration
@@ -58,6 +59,7 @@ __all__ = [
     "rnn_sequence",
     "rnn_step",
     "vocab_pick",
+    "vocab_sample",
 ]
 
 
@@ -350,10 +352,16 @@ def attention_step(
 
 
 def vocab_pick(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None = None, *, k: int = 1
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    k: int = 1,
+    banned: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """The k most probable words of ``softmax(hidden @ weight.T + bias)``, without writing that (B,
-    V) matrix out.
+    """The k most probable words of ``softmax((hidden @ weight.T + bias) / temperature)`` over the
+    words that are not banned, without writing that (B, V) matrix out.
 
     Not differentiable: the results are detached. A row's result does not depend, bit for bit, on
     the other rows.
@@ -363,30 +371,40 @@ def vocab_pick(
         weight: (V, H).
         bias: (V,) or None.
         k: 1 <= k <= V.
+        banned: (B, ceil(V / 32)) int32, of each row a bit a word: bit v % 32 of [v // 32] bans word
+            v, whatever its logit. None: no word is banned.
+        temperature: positive.
 
     Returns:
         log_probs (B, k), float32 (float64 for float64), descending; indices (B, k) int64. Ties go
-        to the lowest index. A row whose logits hold a NaN, or nothing but -inf, gives NaN and the
-        indices 0 .. k-1.
+        to the lowest index; banned words come last, with log-probability -inf. A row whose logits
+        hold a NaN or +inf, or nothing but -inf (all banned, say), gives NaN and the indices
+        0 .. k-1.
 
     Raises:
         ValueError: an argument's shape, dtype, device or value does not fit.
     """
     try:
+        if temperature != 1:
+            _checks.temperature(temperature)
         if must_cast(hidden):
             if is_strict(hidden):
-                _checks.vocab(hidden, weight, bias, k)
+                _checks.vocab(hidden, weight, bias, k, banned)
             dtype, _ = cast_dtypes(hidden)
+            given = (cast(hidden, dtype), cast(weight, dtype), cast(bias, dtype))
             with without_autocast(hidden):
-                return vocab_pick(cast(hidden, dtype), cast(weight, dtype), cast(bias, dtype), k=k)
+                return vocab_pick(*given, k=k, banned=banned, temperature=temperature)
         if _has_kernel(hidden):
             if torch.is_grad_enabled():
                 hidden, weight = hidden.detach(), weight.detach()
                 bias = None if bias is None else bias.detach()
-            return kernels.vocab_pick(hidden, weight, bias, k)
-        _checks.vocab(hidden, weight, bias, k)
+            return kernels.vocab_pick(hidden, weight, bias, k, banned, temperature)
+        _checks.vocab(hidden, weight, bias, k, banned)
         with torch.no_grad():
-            return reference.vocab_pick(hidden, weight, bias, k=k)
+            return reference.vocab_pick(
+                hidden, weight, bias, k=k, banned=banned, temperature=temperature
+            )
     except _checks.TYPE_ERRORS:
         _checks.types(hidden=hidden, weight=weight, bias=bias, k=k)
+        _checks.types(banned=banned, temperature=temperature)
         raise

@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from ._philox import gumbel
+
 __all__ = [
     "attention_step",
     "gru_sequence",
@@ -34,6 +36,7 @@ __all__ = [
     "rnn_sequence",
     "rnn_step",
     "vocab_pick",
+    "vocab_sample",
 ]
 
 
@@ -269,20 +272,69 @@ def attention_step(
 
 
 def vocab_pick(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None = None, *, k: int = 1
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    k: int = 1,
+    banned: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """See :func:`seq2seq_ext.ops.vocab_pick`. Differentiable here in log_probs, which the op is
     not."""
-    wide = state_dtype(hidden.dtype)
-    logits = linear(hidden.to(wide), weight.to(wide), None if bias is None else bias.to(wide))
+    logits = _vocab_logits(hidden, weight, bias, banned, temperature)
     # A stable sort leaves equal logits in index order: ties go to the lowest index.
     indices = logits.sort(dim=-1, descending=True, stable=True).indices[:, :k]
+    return _vocab_results(logits, indices)
+
+
+def vocab_sample(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    seed: Tensor,
+    step: Tensor,
+    rows: Tensor | None = None,
+    banned: Tensor | None = None,
+    temperature: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """See :func:`seq2seq_ext.ops.vocab_sample`; `seed` and `step` are tensors here."""
+    logits = _vocab_logits(hidden, weight, bias, banned, temperature)
+    batch, words = logits.shape
+    if rows is None:
+        rows = torch.arange(batch, device=logits.device)
+    keys = logits + gumbel(seed, step, rows, words, logits.dtype)
+    largest = keys == keys.amax(dim=-1, keepdim=True)
+    indices = torch.where(largest, torch.arange(words, device=logits.device), words - 1)
+    log_probs, indices = _vocab_results(logits, indices.amin(dim=-1, keepdim=True))
+    return log_probs[:, 0], indices[:, 0]
+
+
+def _vocab_logits(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    banned: Tensor | None,
+    temperature: float,
+) -> Tensor:
+    wide = state_dtype(hidden.dtype)
+    logits = linear(hidden.to(wide), weight.to(wide), None if bias is None else bias.to(wide))
+    logits = logits * (1 / temperature)
+    if banned is None:
+        return logits
+    words = torch.arange(logits.shape[1], device=logits.device)
+    bits = banned[:, words // 32] >> (words % 32)
+    return logits.masked_fill((bits & 1).bool(), -torch.inf)
+
+
+def _vocab_results(logits: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (B, K) of words `indices` (B, K), and those."""
     log_probs = torch.log_softmax(logits, dim=-1).gather(-1, indices)
     # NaN or +inf among the logits, or nothing but -inf: there is no distribution to pick from.
     undefined = ~torch.isfinite(logits.amax(dim=-1, keepdim=True))
-    log_probs = torch.where(undefined, torch.nan, log_probs)
-    indices = torch.where(undefined, torch.arange(k, device=logits.device), indices)
-    return log_probs, indices
+    first = torch.arange(indices.shape[1], device=logits.device)
+    return torch.where(undefined, torch.nan, log_probs), torch.where(undefined, first, indices)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The two halves of a decode step beside the cell: attention and the pick from the vocabulary.
+#include <cmath>
+#include <sstream>
 #include <tuple>
 
 #include "backend.h"
@@ -68,37 +70,106 @@ std::tuple<Tensor, Tensor> attention_step(const Tensor& query, const Tensor& key
   return {context, weights};
 }
 
-std::tuple<Tensor, Tensor> vocab_pick(const Tensor& hidden, const Tensor& weight,
-                                      const OptionalTensor& bias, int64_t k) {
-  expect_first(hidden, 2, "hidden", "B, H");
-  expect_supported_dtype(hidden, "hidden");
-  expect_like(weight, hidden, "weight", "hidden");
-  expect_dims(weight, 2, "weight", "V, H");
+// What both ops of the vocabulary take, checked; with what has to live until the kernel is queued.
+struct VocabArguments {
   kernels::VocabPickParams p;
-  p.dtype = kernel_dtype(hidden);
-  p.B = hidden.size(0);
-  p.H = hidden.size(1);
-  p.V = weight.size(0);
-  p.K = k;
-  expect_shape(weight, {p.V, p.H}, "weight");
-  if (bias) {
-    expect_like(*bias, hidden, "bias", "hidden");
-    expect_shape(*bias, {p.V}, "bias");
-  }
-  if (k < 1 || k > p.V) fail("k", std::to_string(k), "1 to V = ", p.V);
+  Tensor hidden, weight;
+  OptionalTensor bias, banned;
 
-  const Tensor log_probs = allocate(hidden, {p.B, k}, state_type(hidden.scalar_type()));
-  const Tensor indices = allocate(hidden, {p.B, k}, ScalarType::Long);
-  if (p.B == 0) return {log_probs, indices};
-  const Tensor hidden_in = as_contiguous(hidden), weight_in = as_contiguous(weight);
-  const OptionalTensor bias_in = bias ? OptionalTensor(as_contiguous(*bias)) : std::nullopt;
-  p.hidden = hidden_in.const_data_ptr();
-  p.weight = weight_in.const_data_ptr();
-  p.bias = bias_in ? bias_in->const_data_ptr() : nullptr;
-  p.log_probs = log_probs.mutable_data_ptr();
-  p.indices = static_cast<int64_t*>(indices.mutable_data_ptr());
-  expect_ok(backend::run(p, hidden));
-  return {log_probs, indices};
+  VocabArguments(const Tensor& hidden_given, const Tensor& weight_given,
+                 const OptionalTensor& bias_given, const OptionalTensor& banned_given,
+                 double temperature)
+      : hidden(hidden_given), weight(weight_given) {
+    expect_first(hidden, 2, "hidden", "B, H");
+    expect_supported_dtype(hidden, "hidden");
+    expect_like(weight, hidden, "weight", "hidden");
+    expect_dims(weight, 2, "weight", "V, H");
+    p.dtype = kernel_dtype(hidden);
+    p.B = hidden.size(0);
+    p.H = hidden.size(1);
+    p.V = weight.size(0);
+    p.K = 1;
+    p.temperature = temperature;
+    expect_shape(weight, {p.V, p.H}, "weight");
+    if (bias_given) {
+      expect_like(*bias_given, hidden, "bias", "hidden");
+      expect_shape(*bias_given, {p.V}, "bias");
+      bias = as_contiguous(*bias_given);
+      p.bias = bias->const_data_ptr();
+    }
+    if (banned_given) {
+      expect_integers(*banned_given, ScalarType::Int, "banned", hidden);
+      expect_shape(*banned_given, {p.B, (p.V + 31) / 32}, "banned");
+      banned = as_contiguous(*banned_given);
+      p.banned = static_cast<const int32_t*>(banned->const_data_ptr());
+    }
+    if (!(temperature > 0) || std::isinf(temperature)) {
+      std::ostringstream got;
+      got << temperature;
+      fail("temperature", got.str(), "a positive number");
+    }
+  }
+
+  // (B, k), or (B) for a draw.
+  std::tuple<Tensor, Tensor> run() {
+    const bool draw = p.seed != nullptr;
+    const auto result = [&](ScalarType type) {
+      return draw ? allocate(hidden, {p.B}, type) : allocate(hidden, {p.B, p.K}, type);
+    };
+    const Tensor log_probs = result(state_type(hidden.scalar_type()));
+    const Tensor indices = result(ScalarType::Long);
+    if (p.B == 0) return {log_probs, indices};
+    hidden = as_contiguous(hidden);
+    weight = as_contiguous(weight);
+    p.hidden = hidden.const_data_ptr();
+    p.weight = weight.const_data_ptr();
+    p.log_probs = log_probs.mutable_data_ptr();
+    p.indices = static_cast<int64_t*>(indices.mutable_data_ptr());
+    expect_ok(backend::run(p, hidden));
+    return {log_probs, indices};
+  }
+
+  static void expect_integers(const Tensor& tensor, ScalarType type, const char* name,
+                              const Tensor& hidden) {
+    if (tensor.scalar_type() != type) {
+      fail(name, dtype_text(tensor.scalar_type()), "dtype ", dtype_text(type));
+    }
+    expect_device(tensor, hidden, name, "hidden");
+  }
+
+  const int64_t* number(const Tensor& tensor, const char* name) const {
+    expect_integers(tensor, ScalarType::Long, name, hidden);
+    if (tensor.numel() != 1) fail(name, shape_of(tensor), "one element");
+    return static_cast<const int64_t*>(tensor.const_data_ptr());
+  }
+};
+
+std::tuple<Tensor, Tensor> vocab_pick(const Tensor& hidden, const Tensor& weight,
+                                      const OptionalTensor& bias, int64_t k,
+                                      const OptionalTensor& banned, double temperature) {
+  VocabArguments arguments(hidden, weight, bias, banned, temperature);
+  kernels::VocabPickParams& p = arguments.p;
+  if (k < 1 || k > p.V) fail("k", std::to_string(k), "1 to V = ", p.V);
+  p.K = k;
+  return arguments.run();
+}
+
+std::tuple<Tensor, Tensor> vocab_sample(const Tensor& hidden, const Tensor& weight,
+                                        const OptionalTensor& bias, const Tensor& seed,
+                                        const Tensor& step, const OptionalTensor& rows,
+                                        const OptionalTensor& banned, double temperature) {
+  VocabArguments arguments(hidden, weight, bias, banned, temperature);
+  kernels::VocabPickParams& p = arguments.p;
+  p.seed = arguments.number(seed, "seed");
+  p.step = arguments.number(step, "step");
+  OptionalTensor ids;
+  if (rows) {
+    VocabArguments::expect_integers(*rows, ScalarType::Long, "rows", hidden);
+    expect_shape(*rows, {p.B}, "rows");
+    ids = as_contiguous(*rows);
+    p.rows = static_cast<const int64_t*>(ids->const_data_ptr());
+  }
+  return arguments.run();
 }
 
 }  // namespace
@@ -106,6 +177,7 @@ std::tuple<Tensor, Tensor> vocab_pick(const Tensor& hidden, const Tensor& weight
 void register_decode_ops(Library& m) {
   m.impl("attention_step", TORCH_BOX(&attention_step));
   m.impl("vocab_pick", TORCH_BOX(&vocab_pick));
+  m.impl("vocab_sample", TORCH_BOX(&vocab_sample));
 }
 
 }  // namespace seq2seq_ext::bindings

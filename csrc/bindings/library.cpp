@@ -42,7 +42,11 @@ REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
       "attention_step(Tensor query, Tensor keys, Tensor values, Tensor? lengths, bool additive, "
       "float scale, Tensor? w_query, Tensor? v) -> (Tensor context, Tensor weights)");
   m.def(
-      "vocab_pick(Tensor hidden, Tensor weight, Tensor? bias, int k) -> (Tensor log_probs, "
+      "vocab_pick(Tensor hidden, Tensor weight, Tensor? bias, int k, Tensor? banned=None, "
+      "float temperature=1.0) -> (Tensor log_probs, Tensor indices)");
+  m.def(
+      "vocab_sample(Tensor hidden, Tensor weight, Tensor? bias, Tensor seed, Tensor step, "
+      "Tensor? rows=None, Tensor? banned=None, float temperature=1.0) -> (Tensor log_probs, "
       "Tensor indices)");
   m.def(
       "linear_cross_entropy(Tensor hidden, Tensor weight, Tensor target, Tensor? bias, "

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -64,6 +65,10 @@ def vocab():
     return {"hidden": t(2, 4), "weight": t(7, 4), "bias": t(7)}
 
 
+def sample():
+    return vocab() | {"seed": torch.tensor(1), "step": torch.tensor(2)}
+
+
 def replaced(n, tensor):
     """Another tensor as weights[n]."""
     return lambda weights: [tensor if m == n else w for m, w in enumerate(weights)]
@@ -77,7 +82,8 @@ LSTM_STEP, GRU_STEP, RNN_STEP = (
 )
 PROJECTED, PROJECTED_STEP = (ops.lstm_sequence, projected), (ops.lstm_step, projected_step)
 ATTENTION, VOCAB = (ops.attention_step, attention), (ops.vocab_pick, vocab)
-i64 = torch.int64
+SAMPLE = (ops.vocab_sample, sample)
+i32, i64 = torch.int32, torch.int64
 
 # (what, argument, value, message)
 TABLE = [
@@ -197,6 +203,22 @@ TABLE = [
     (VOCAB, "bias", t(8), "bias: expected shape (7,), got shape (8,)"),
     (VOCAB, "k", 8, "k: expected 1 to V = 7, got 8"),
     (VOCAB, "k", 0, "k: expected 1 to V = 7, got 0"),
+    (VOCAB, "banned", t(2, 1), "banned: expected dtype int32, got float32"),
+    (VOCAB, "banned", t(2, 7, dtype=i32), "banned: expected shape (2, 1), got shape (2, 7)"),
+    (VOCAB, "temperature", 0.0, "temperature: expected a positive number, got 0.0"),
+    (VOCAB, "temperature", -1, "temperature: expected a positive number, got -1"),
+    (VOCAB, "temperature", math.nan, "temperature: expected a positive number, got nan"),
+    (VOCAB, "temperature", math.inf, "temperature: expected a positive number, got inf"),
+    (SAMPLE, "weight", t(7, 5), "weight: expected shape (7, 4), got shape (7, 5)"),
+    (SAMPLE, "bias", t(8), "bias: expected shape (7,), got shape (8,)"),
+    (SAMPLE, "banned", t(2, 2, dtype=i32), "banned: expected shape (2, 1), got shape (2, 2)"),
+    (SAMPLE, "temperature", 0, "temperature: expected a positive number, got 0"),
+    (SAMPLE, "seed", t(2, dtype=i64), "seed: expected one element, got shape (2,)"),
+    (SAMPLE, "seed", t(1, dtype=i32), "seed: expected dtype int64, got int32"),
+    (SAMPLE, "seed", 2**64, f"seed: expected -2**63 to 2**64 - 1, got {2**64}"),
+    (SAMPLE, "step", t(1), "step: expected dtype int64, got float32"),
+    (SAMPLE, "rows", t(2, dtype=i32), "rows: expected dtype int64, got int32"),
+    (SAMPLE, "rows", t(3, dtype=i64), "rows: expected shape (2,), got shape (3,)"),
 ]
 IDS = [
     f"{what[1].__name__}-{message.split(':')[0]}-{n}"
@@ -274,6 +296,12 @@ TYPES = [
     (VOCAB, "hidden", None, "hidden: expected a tensor, got NoneType"),
     (VOCAB, "bias", [0.0], "bias: expected a tensor or None, got list"),
     (VOCAB, "k", 1.5, "k: expected an int, got float"),
+    (VOCAB, "banned", [0], "banned: expected a tensor or None, got list"),
+    (VOCAB, "temperature", "hot", "temperature: expected a number, got str"),
+    (SAMPLE, "hidden", 1.0, "hidden: expected a tensor, got float"),
+    (SAMPLE, "seed", 1.5, "seed: expected a tensor or an int, got float"),
+    (SAMPLE, "step", None, "step: expected a tensor or an int, got NoneType"),
+    (SAMPLE, "rows", [0, 1], "rows: expected a tensor or None, got list"),
 ]
 PATHS = ("compiled", "reference", "gradient", "autocast")
 
