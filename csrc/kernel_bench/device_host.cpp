@@ -4,6 +4,7 @@
 #include <cstring>
 #include <new>
 #include <stdexcept>
+#include <type_traits>
 #include <vector>
 
 #include "cuda/math.cuh"
@@ -25,15 +26,16 @@ void multiply(const kernels::GemmParams& p) {
   const T* a = static_cast<const T*>(p.a);
   const T* b = static_cast<const T*>(p.b);
   C* c = static_cast<C*>(p.c);
-  std::vector<double> row(p.n);
+  using Sum = std::conditional_t<sizeof(T) == 8, long double, double>;
+  std::vector<Sum> row(p.n);
   for (int64_t i = 0; i < p.m; ++i) {
     for (int64_t j = 0; j < p.n; ++j) {
-      row[j] = p.accumulate ? double(to_acc(c[i * p.c_stride_m + j])) : 0.0;
+      row[j] = p.accumulate ? Sum(to_acc(c[i * p.c_stride_m + j])) : Sum(0);
     }
     for (int64_t k = 0; k < p.k; ++k) {
-      const double x = to_acc(a[i * p.a_stride_m + k * p.a_stride_k]);
+      const Sum x = to_acc(a[i * p.a_stride_m + k * p.a_stride_k]);
       const T* from = b + k * p.b_stride_k;
-      for (int64_t j = 0; j < p.n; ++j) row[j] += x * double(to_acc(from[j * p.b_stride_n]));
+      for (int64_t j = 0; j < p.n; ++j) row[j] += x * Sum(to_acc(from[j * p.b_stride_n]));
     }
     for (int64_t j = 0; j < p.n; ++j) {
       c[i * p.c_stride_m + j] = from_acc<C>(static_cast<AccOf<C>>(row[j]));
