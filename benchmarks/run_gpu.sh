@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# Everything that a GPU is needed for, in one command of at most nine minutes on 16 cores: builds for
+# the GPU that is there, checks (PTX wrappers, kernels, ops, sanitizers, endurance), then timings.
+#
+#   benchmarks/run_gpu.sh            rows go to benchmarks/results, or to $SEQ2SEQ_EXT_RESULTS
+#
+# Needs: nvcc, cmake, ninja, and a Python ($PYTHON, default python3) with a CUDA torch, numpy, pytest
+# and hypothesis; no network. BUDGET (seconds, default 530) shortens the timings, not the checks.
+# What was finished when the time ran out is kept: reports and rows are written as they come.
+set -u
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-python3}
+BUDGET=${BUDGET:-530}
+export SEQ2SEQ_EXT_RESULTS=${SEQ2SEQ_EXT_RESULTS:-$PWD/benchmarks/results}
+export SEQ2SEQ_EXT_STRICT=1 PYTHONUNBUFFERED=1 PYTHONPATH=$PWD
+mkdir -p "$SEQ2SEQ_EXT_RESULTS" build
+REPORT=$SEQ2SEQ_EXT_RESULTS/gpu_report.txt
+BENCH=build/gpu/kernel_bench
+: >"$REPORT"
+failures=0
+
+say() { printf '%s\n' "$*" | tee -a "$REPORT"; }
+left() { echo $((BUDGET - SECONDS)); }
+
+# step NAME SECONDS COMMAND...: its output to the report, its end and time to the terminal, too.
+step() {
+  local name=$1 limit=$2 start=$SECONDS status
+  shift 2
+  [ "$limit" -gt "$(left)" ] && limit=$(left)
+  if [ "$limit" -lt 5 ]; then
+    say "SKIP $name: no time left"
+    return 1
+  fi
+  printf '\n---- %s: %s\n' "$name" "$*" >>"$REPORT"
+  timeout --kill-after=5 "$limit" "$@" >>"$REPORT" 2>&1
+  status=$?
+  case $status in
+    0) say "ok   $name ($((SECONDS - start)) s)" ;;
+    124 | 137) say "TIME $name: stopped after $limit s" && failures=$((failures + 1)) ;;
+    *) say "FAIL $name: exit $status ($((SECONDS - start)) s), see $REPORT" && failures=$((failures + 1)) ;;
+  esac
+  return $status
+}
+
+# The lines of tests/host_execution/cases.txt as the words of one kernel_bench run; "small": without
+# the large ones.
+bench_words() {
+  sed -e 's/#.*//' -e "${1:+/^large:/d}" -e 's/^large://' tests/host_execution/cases.txt |
+    awk 'NF { printf "%s%s", separator, $0; separator = " , " }'
+}
+
+capability=$("$PYTHON" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())') || {
+  say "FAIL no GPU that torch can use"
+  exit 1
+}
+say "$(nvidia-smi --query-gpu=name,driver_version,clocks.sm,memory.total --format=csv,noheader)"
+say "$(nvcc --version | tail -n 2 | head -n 1); $("$PYTHON" -c 'import torch; print("torch", torch.__version__)')"
+
+# ---- Build, the two halves side by side.
+export TORCH_CUDA_ARCH_LIST=${capability%?}.${capability#"${capability%?}"} FORCE_CUDA=1
+cores=$(nproc)
+export MAX_JOBS=$(((cores + 1) / 2))
+"$PYTHON" setup.py -q build_ext --inplace >build/gpu_library.log 2>&1 &
+library=$!
+step "build kernel_bench" 180 sh -c "cmake --log-level=WARNING -S . -B build/gpu -G Ninja \
+  -DSEQ2SEQ_EXT_CUDA=ON -DSEQ2SEQ_EXT_PYTHON=OFF -DCMAKE_CUDA_ARCHITECTURES=$capability &&
+  cmake --build build/gpu -j $MAX_JOBS"
+if wait $library; then say "ok   build _C and _C_cuda ($SECONDS s)"; else
+  cat build/gpu_library.log >>"$REPORT"
+  say "FAIL build _C and _C_cuda, see $REPORT"
+  failures=$((failures + 1))
+fi
+
+# ---- Checks. The wrappers first: all else stands on them.
+step "PTX wrappers against plain loops" 30 "$BENCH" ptx
+# shellcheck disable=SC2046
+step "every kernel against the CPU kernel in float64" 60 "$BENCH" $(bench_words)
+step "ops on CUDA against the float64 oracle" 100 "$PYTHON" -m pytest -q -x -p no:cacheprovider \
+  -m cuda tests/ops
+if command -v compute-sanitizer >/dev/null; then
+  for tool in memcheck racecheck synccheck; do
+    # shellcheck disable=SC2046
+    step "compute-sanitizer $tool" 40 compute-sanitizer --tool $tool --error-exitcode 9 \
+      "$BENCH" $(bench_words small)
+  done
+else
+  say "SKIP compute-sanitizer is not installed"
+fi
+# A persistent kernel that waits for ever is stopped by the step's time limit and counted a failure.
+step "persistent kernels at full size, again and again" 60 "$PYTHON" -m benchmarks.gpu_endurance
+
+# ---- Timings.
+step "barrier latencies" 20 sh -c "$BENCH latency | tee /dev/stderr | sed -n 's/^csv latency,//p' \
+  >'$SEQ2SEQ_EXT_RESULTS/latency_gpu.rows' 2>/dev/null" &&
+  { echo "kind,blocks,us" && cat "$SEQ2SEQ_EXT_RESULTS/latency_gpu.rows"; } \
+    >"$SEQ2SEQ_EXT_RESULTS/latency_gpu.csv"
+rm -f "$SEQ2SEQ_EXT_RESULTS/latency_gpu.rows"
+step "single steps" 90 "$PYTHON" -m benchmarks.bench_gpu_step --seconds 60
+step "sequences" "$(left)" "$PYTHON" -m benchmarks.bench_gpu_sequence --seconds $(($(left) - 25))
+
+say ""
+sed -n '/^ceilings/p; /geometric mean/p; /^time is over/p' "$REPORT"
+grep -E "^(LSTM|GRU |pick|attention)" "$REPORT" | head -n 60
+say "$failures failed; $SECONDS s; report and rows: $SEQ2SEQ_EXT_RESULTS"
+[ "$failures" -eq 0 ]

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""The GPU benchmarks' scripts, on the CPU: that they run, agree and leave whole rows. No time is
+looked at."""
+
+import csv
+import math
+import shutil
+import subprocess
+
+import pytest
+
+from benchmarks import bench_gpu_sequence, bench_gpu_step, gpu_endurance, table
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEQ2SEQ_EXT_RESULTS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("bench", "name", "contenders"),
+    [
+        (bench_gpu_sequence, "sequence_gpu", {"cudnn", "seq2seq_ext"}),
+        (
+            bench_gpu_step,
+            "step_gpu",
+            {"torch", "torch, graph", "seq2seq_ext", "seq2seq_ext, graph"},
+        ),
+    ],
+    ids=["sequence", "step"],
+)
+def test_rows(results, bench, name, contenders):
+    assert bench.main(["--device", "cpu"]) == 0
+    with (results / f"{name}.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["contender"] for row in rows} == contenders
+    for row in rows:
+        assert all(value != "" for key, value in row.items() if key != "cudnn"), row
+        numbers = [float(row[key]) for key in ("p20_us", "median_us", "p80_us", "speedup")]
+        assert all(math.isfinite(n) and n > 0 for n in numbers)
+        assert numbers[0] <= numbers[1] <= numbers[2]
+
+
+def test_rows_survive_a_stop(results):
+    """A row is in the file as soon as it is measured."""
+    from benchmarks.gpu import Rows
+
+    rows = Rows("some", {"device": "x"})
+    for n in range(3):
+        rows.add({"n": n})
+        assert len((results / "some.csv").read_text().splitlines()) == 2 + n
+
+
+def test_contenders_that_disagree_are_refused(monkeypatch):
+    monkeypatch.setattr(bench_gpu_sequence, "disagreement", lambda a, b: 0.2)
+    with pytest.raises(RuntimeError, match="disagree"):
+        bench_gpu_sequence.measure(
+            ("LSTM", bench_gpu_sequence.torch.float32, 8, 1, 2, False), "cpu", {}, None
+        )
+
+
+def test_endurance_notices_other_bits(monkeypatch, capsys):
+    assert gpu_endurance.main(["--device", "cpu", "--repeat", "1"]) == 0
+    made = gpu_endurance.results
+    calls = iter(range(1000))
+
+    def drifting(*args):
+        return [t + (next(calls) > 0) for t in made(*args)]
+
+    monkeypatch.setattr(gpu_endurance, "results", drifting)
+    assert gpu_endurance.main(["--device", "cpu", "--repeat", "1"]) == 1
+    assert "FAIL" in capsys.readouterr().out
+
+
+def test_run_gpu_is_a_script_that_says_when_there_is_no_gpu(results):
+    script = table.ROOT / "benchmarks" / "run_gpu.sh"
+    subprocess.run(["bash", "-n", script], check=True)
+    if shutil.which("nvidia-smi"):
+        pytest.skip("there may be a GPU: running it takes minutes")
+    done = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no GPU that torch can use" in done.stdout
