@@ -22,7 +22,8 @@ target_include_directories(host_execution_options SYSTEM INTERFACE ${CUDA_INCLUD
 target_compile_definitions(host_execution_options INTERFACE SEQ2SEQ_EXT_HOST_EXECUTION)
 target_compile_options(host_execution_options INTERFACE
   -fno-strict-aliasing -Wno-unused-parameter -Wno-unknown-pragmas -Wno-parentheses
-  $<$<NOT:$<CONFIG:Debug>>:-g1>)
+  # Lines of the kernels for reports; all of the layer for gdb/host_execution.py.
+  $<IF:$<OR:$<CONFIG:Debug>,$<STREQUAL:$<TARGET_PROPERTY:NAME>,host_execution>>,-g,-g1>)
 
 function(seq2seq_ext_cuda_as_cpp sources)
   list(FILTER sources INCLUDE REGEX "[.]cu$")

@@ -155,6 +155,7 @@ struct Launch {
   std::vector<BulkCopy> bulk_copies;
   uint64_t threads = 0, remaining = 0, alive = 0;
   uint64_t spin_streak = 0;  // threads in a row that only polled
+  bool preempted = false;    // the last one stopped at a memory access
   uint64_t random = 1;
 
   unsigned grid_arrived = 0, grid_generation = 0;

@@ -11,7 +11,9 @@ void may_switch(const volatile void* address) {
   if (current == nullptr || options().preempt == 0) return;
   const auto* p = static_cast<const volatile char*>(address);
   const bool own = p >= current->fiber.stack && p < current->fiber.stack + stack_bytes();
-  if (!own && random_below(options().preempt) == 0) yield();
+  if (own || random_below(options().preempt) != 0) return;
+  launched.preempted = true;
+  yield();
 }
 
 }  // namespace

@@ -179,7 +179,9 @@ void put_back_spinning(Thread* t) {
   } else {
     l.ready.push_back(t);
   }
-  if (++l.spin_streak <= 4096 + 64 * l.ready.size()) return;
+  // Threads that switch at memory accesses may be long about what the others poll for.
+  const uint64_t patience = options().preempt ? 256 : 1;
+  if (++l.spin_streak <= patience * (4096 + 64 * l.ready.size())) return;
   if (l.bulk_copies.empty()) fail_stuck("livelock: only threads that poll are left");
   run_bulk_copy(random_below(l.bulk_copies.size()));
 }
@@ -199,7 +201,8 @@ void run_threads() {
       put_back_spinning(t);
       continue;
     }
-    l.spin_streak = 0;
+    if (!l.preempted) l.spin_streak = 0;
+    l.preempted = false;
     if (t->state == State::kFailed) throw error;
     if (t->state == State::kDone) end_thread(t);  // and maybe its block: t is gone
   }

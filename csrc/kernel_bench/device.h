@@ -29,9 +29,10 @@ kernels::cuda::Runtime runtime(const kernels::cuda::Device& device, bool own_gem
 void release_work_memory();
 
 // Host execution: the order in which the next run's threads run (fifo, lifo, random and its seed;
-// empty: as the environment says); prints the synchronisation sites that a run reached, if wanted.
+// empty: as the environment says); what to print after a run that took so long: that, and the
+// synchronisation sites that it reached, if wanted.
 void set_schedule(const std::string& order, const std::string& seed);
-void end_of_run();
+void end_of_run(double seconds);
 
 // Median seconds of one call of run(context), or 0 where time means nothing (host execution).
 double seconds(void (*run)(void*), void* context, int repetitions);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Host execution: device memory is memory, a launch is a call, the product is three loops.
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <stdexcept>
 #include <type_traits>
+#include <stdexcept>
 #include <vector>
 
 #include "cuda/math.cuh"
@@ -108,7 +109,8 @@ void set_schedule(const std::string& order, const std::string& seed) {
   if (!seed.empty()) hx::options().seed = std::stoull(seed);
 }
 
-void end_of_run() {
+void end_of_run(double seconds) {
+  std::printf("took %.3f s\n", seconds);
   if (hx::options().list_sites) hx::print_sites();
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -253,6 +254,7 @@ int usage() {
 // Several kernels in one run are separated by a lone comma.
 int main(int argc, char** argv) {
   using namespace seq2seq_ext::kernel_bench;
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // sanitizers write between the lines
   std::vector<std::vector<std::string>> runs(1);
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], ",") == 0) {
@@ -267,6 +269,7 @@ int main(int argc, char** argv) {
     if (words.empty()) continue;
     for (const std::string& word : words) std::printf("%s ", word.c_str());
     std::printf("\n");
+    const auto from = std::chrono::steady_clock::now();
     try {
       result = std::max(result, run(words));
     } catch (const std::invalid_argument& error) {
@@ -276,8 +279,8 @@ int main(int argc, char** argv) {
       std::printf("FAIL %s\n", error.what());
       result = 3;
     }
-    end_of_run();
-    std::fflush(stdout);
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - from;
+    end_of_run(took.count());
   }
   return result;
 }
