@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """exp and log in float64, made of additions, multiplications and divisions only.
 
-IEEE 754 fixes the result of those to the bit. torch's own exp and log do not have that property:
-the last elements of a tensor go through another routine than the others, so that a value's bits
-depend on where it stands, and with it on the batch.
+IEEE 754 fixes the result of those to the bit: what is decoded with these is the same on every
+machine and in every batch. torch promises neither of its own functions (the last elements of a
+tensor go through another routine in some, `sigmoid` for one).
 """
 
 from __future__ import annotations

@@ -177,9 +177,7 @@ class Predictor:
     def _spread(self, log_probs: Tensor, ids: Tensor) -> Tensor:
         """(N, V) from the log-probabilities of some ids, (N, n) both."""
         full = log_probs.new_full((len(log_probs), self.vocab_size), -math.inf)
-        full.scatter_(1, ids, log_probs)
-        # Of a row of NaN no id is left out.
-        return torch.where(log_probs[:, :1].isnan(), math.nan, full)
+        return full.scatter_(1, ids, log_probs)
 
 
 def _output(model: Seq2Seq) -> tuple[Tensor, Tensor]:
