@@ -161,7 +161,10 @@ BENCH_CASE(persistent_backward, kPersistentUsage) {
   const RecurrentProblem p(bench);
   const bool has_dy = bench.args.flag("dy", true);
   const kernels::cuda::Plan plan =
-      recut(bench, p, kernels::cuda::plan_backward(p.shape, bench.runtime.device));
+      recut(bench, p,
+            bench.args.flag("split")
+                ? kernels::cuda::persistent::shared_backward_plan(p.shape, bench.runtime.device)
+                : kernels::cuda::plan_backward(p.shape, bench.runtime.device));
   const auto random = bench.random;
   const Tensors first = inputs(bench, p);
   const Expected expected = oracle(p, first, has_dy);

@@ -123,7 +123,10 @@ BENCH_CASE(persistent_forward, kPersistentUsage) {
   const RecurrentProblem p(bench);
   const bool train = bench.args.flag("train", true);
   const kernels::cuda::Plan plan =
-      recut(bench, p, kernels::cuda::plan_forward(p.shape, bench.runtime.device));
+      recut(bench, p,
+            bench.args.flag("split")
+                ? kernels::cuda::persistent::shared_forward_plan(p.shape, bench.runtime.device)
+                : kernels::cuda::plan_forward(p.shape, bench.runtime.device));
   const auto random = bench.random;
   const Results first = inputs(bench, p);
   const Expected expected = oracle(p, first);

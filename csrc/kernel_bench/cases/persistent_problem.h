@@ -9,7 +9,7 @@
 #include <stdexcept>
 
 #include "bench.h"
-#include "cuda/recurrence.h"
+#include "cuda/plan.h"
 
 namespace seq2seq_ext::kernel_bench {
 
@@ -26,7 +26,7 @@ inline double rounded(DType dtype, double x) {
 
 constexpr const char* kPersistentUsage =
     "cell=lstm|gru|tanh|relu T=5 B=3 H=40 D=1 reverse=0 lengths=all|ragged|zero chunks=1 bias=1 "
-    "batch_first=0 resident=- shared_bytes=- repeat=1";
+    "batch_first=0 split=0 resident=- shared_bytes=- repeat=1";
 
 struct RecurrentProblem {
   kernels::SequenceShape shape{};
@@ -104,7 +104,8 @@ struct RecurrentProblem {
   int64_t begin(int64_t i) const { return T * i / chunks; }
 };
 
-// The plan as asked for on the command line: another tile, fewer weights in registers.
+// The plan as asked for on the command line: blocks that share the units though one could have all;
+// fewer weights in registers.
 inline kernels::cuda::Plan recut(Bench& bench, const RecurrentProblem& p,
                                  kernels::cuda::Plan plan) {
   if (!plan.persistent) throw std::runtime_error(std::string("stepwise: ") + plan.reason);

@@ -52,6 +52,8 @@ Status start(const SequenceShape& shape, int64_t begin, int64_t end, int values,
   group.spilled = group.warp_k_blocks > plan.resident ? group.warp_k_blocks - plan.resident : 0;
   group.flag_stride = (plan.unit_blocks + 31) / 32 * 32;  // groups do not share cache lines
 
+  if (plan.unit_tile == kWholeUnits) return Status::ok();
+
   const int64_t groups = int64_t(shape.directions) * plan.batch_blocks;
   const int64_t vectors = groups * 2 * group.k_blocks * 4 * plan.batch_tile;
   const int64_t flags = groups * group.flag_stride;
@@ -70,32 +72,31 @@ Status start(const SequenceShape& shape, int64_t begin, int64_t end, int values,
   return Status::ok();
 }
 
-Kernel<ForwardArgs> forward_kernel(const SequenceShape& shape) {
+Kernel<ForwardArgs> forward_kernel(const SequenceShape& shape, const Plan& plan) {
   const bool bfloat16 = shape.dtype == DType::kBFloat16;
   switch (shape.cell) {
     case Cell::kLstm:
-      return forward_lstm(bfloat16);
+      return forward_lstm(bfloat16, plan.unit_tile);
     case Cell::kGru:
-      return forward_gru(bfloat16);
+      return forward_gru(bfloat16, plan.unit_tile);
     case Cell::kRnnTanh:
-      return forward_rnn_tanh(bfloat16);
+      return forward_rnn_tanh(bfloat16, plan.unit_tile);
     default:
-      return forward_rnn_relu(bfloat16);
+      return forward_rnn_relu(bfloat16, plan.unit_tile);
   }
 }
 
 Kernel<BackwardArgs> backward_kernel(const SequenceShape& shape, const Plan& plan) {
   const bool bfloat16 = shape.dtype == DType::kBFloat16;
-  const bool wide = plan.unit_tile == backward_tile(true).units;
   switch (shape.cell) {
     case Cell::kLstm:
-      return backward_lstm(bfloat16, wide);
+      return backward_lstm(bfloat16, plan.unit_tile);
     case Cell::kGru:
-      return backward_gru(bfloat16, wide);
+      return backward_gru(bfloat16, plan.unit_tile);
     case Cell::kRnnTanh:
-      return backward_rnn_tanh(bfloat16, wide);
+      return backward_rnn_tanh(bfloat16, plan.unit_tile);
     default:
-      return backward_rnn_relu(bfloat16, wide);
+      return backward_rnn_relu(bfloat16, plan.unit_tile);
   }
 }
 
@@ -111,7 +112,8 @@ Status launch(const char* name, Kernel<Args> kernel, const Args& args, const Seq
   config.block = dim3(kThreads);
   config.smem = size_t(plan.shared_bytes);
   config.stream = static_cast<cudaStream_t>(runtime.stream);
-  config.cooperative = true;  // refused, rather than deadlocked, if the blocks do not fit at once
+  // Blocks that wait for each other: refused, rather than deadlocked, if they do not fit at once.
+  config.cooperative = plan.unit_blocks > 1;
   const cudaError_t error = gpu::launch(config, name, kernel, args);
   if (error == cudaSuccess) return Status::ok();
   return Status::invalid(std::string(name) + ": launch failed");
@@ -120,13 +122,13 @@ Status launch(const char* name, Kernel<Args> kernel, const Args& args, const Seq
 template <class Args>
 bool all_resident(Kernel<Args> kernel, const SequenceShape& shape, const Plan& plan, int sms) {
   const int64_t blocks = gpu::max_active_blocks(kernel, kThreads, size_t(plan.shared_bytes));
-  return blocks * sms >= all_blocks(shape, plan);
+  return blocks * sms >= (plan.unit_blocks > 1 ? all_blocks(shape, plan) : 1u);
 }
 
 }  // namespace
 
 bool persistent::forward_fits(const SequenceShape& shape, const Plan& plan, int sms) {
-  return all_resident(forward_kernel(shape), shape, plan, sms);
+  return all_resident(forward_kernel(shape, plan), shape, plan, sms);
 }
 bool persistent::backward_fits(const SequenceShape& shape, const Plan& plan, int sms) {
   return all_resident(backward_kernel(shape, plan), shape, plan, sms);
@@ -152,7 +154,7 @@ Status persistent_forward(const ForwardChunk& chunk, const Plan& plan, const Run
   const Status started =
       start(shape, chunk.begin, chunk.end, 1, initial, plan, runtime, args.group);
   if (!started) return started;
-  return launch("persistent_forward", forward_kernel(shape), args, shape, plan, runtime);
+  return launch("persistent_forward", forward_kernel(shape, plan), args, shape, plan, runtime);
 }
 
 Status persistent_backward(const BackwardChunk& chunk, const Plan& plan, const Runtime& runtime) {

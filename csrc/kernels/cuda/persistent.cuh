@@ -22,18 +22,16 @@ namespace seq2seq_ext::kernels::cuda::persistent {
 
 // A block's place in it.
 struct Place {
-  int direction, unit_block;
+  int index, direction, unit_block;  // of the group, of the block in it
   int first_row;
   int rows;          // of the batch; all others of batch_tile are padding
   int column_tiles;  // of eight rows that hold any
   int passes;        // of up to 16 rows
   // Steps of the chunk in which any of the rows is active.
   int first, last;
-  uint4* exchange;
-  unsigned* flags;
 
   __device__ Place(const Group& group, const bool (&reverse)[kMaxDirections]) {
-    const int index = int(blockIdx.x) / group.unit_blocks;
+    index = int(blockIdx.x) / group.unit_blocks;
     unit_block = int(blockIdx.x) % group.unit_blocks;
     direction = index / group.batch_blocks;
     first_row = index % group.batch_blocks * group.batch_tile;
@@ -41,8 +39,6 @@ struct Place {
     rows = left < group.batch_tile ? left : group.batch_tile;
     column_tiles = (rows + 7) / 8;
     passes = (column_tiles + 1) / 2;
-    exchange = group.exchange + int64_t(index) * 2 * group.k_blocks * 4 * group.batch_tile;
-    flags = group.flags + int64_t(index) * group.flag_stride;
 
     int longest = 0;
     for (int r = 0; r < rows; ++r) {
@@ -62,16 +58,27 @@ struct Place {
     return length < 0 ? 0 : length > group.T ? group.T : int(length);
   }
 
-  // What the blocks make at this turn; they read it at the next.
-  __device__ uint4* buffer(const Group& group, int turn) const {
-    return exchange + (turn + 1) % 2 * group.k_blocks * 4 * group.batch_tile;
+  // The group's buffers and counters, where there are any.
+  __device__ uint4* exchange(const Group& group) const {
+    return group.exchange + int64_t(index) * 2 * group.k_blocks * 4 * group.batch_tile;
+  }
+  __device__ unsigned* flags(const Group& group) const {
+    return group.flags + int64_t(index) * group.flag_stride;
   }
 };
 
-// Where value k of batch row n lies in a buffer.
+// Which of two buffers, of `values` each, is written at a turn; it is read at the next.
+__device__ inline uint4* written_at(int turn, uint4* buffers, int values) {
+  return buffers + (turn + 1) % 2 * values;
+}
+__device__ inline const uint4* read_at(int turn, const uint4* buffers, int values) {
+  return buffers + turn % 2 * values;
+}
+
+// Value k of batch row n in a buffer of `rows` rows.
 template <class T>
-__device__ inline T* exchanged(uint4* buffer, const Group& group, int k, int n) {
-  return reinterpret_cast<T*>(buffer + (k / 8 * group.batch_tile + n)) + k % 8;
+__device__ inline T* exchanged(uint4* buffer, int rows, int k, int n) {
+  return reinterpret_cast<T*>(buffer + (k / 8 * rows + n)) + k % 8;
 }
 
 template <class T>
@@ -93,245 +100,90 @@ __device__ inline uint4 eight_values(const T* row, int k, int length) {
   return packed(values);
 }
 
-// A warp returns when blocks [first, last] of its group have each published `count` times.
-__device__ inline void wait_for(const unsigned* flags, int first, int last, unsigned count) {
-  for (int block = first + int(threadIdx.x) % 32; block <= last; block += 32) {
-    while (int(gpu::ld_acquire(flags + block) - count) < 0) gpu::spin_wait();
+// Rows g and g + 8 of a tile of weights as the A fragments of the two products of a K block, for a
+// lane (g, t). source(i, k): values k ... k + 7 of row i * 8 + g.
+template <class Source>
+__device__ __forceinline__ void load_fragments(const Source& source, int tile, int k_block,
+                                               uint32_t (&first)[4], uint32_t (&second)[4]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const uint4 words = source(2 * tile + half, k_block * 32 + int(threadIdx.x) % 4 * 8);
+    first[half] = words.x;
+    first[2 + half] = words.y;
+    second[half] = words.z;
+    second[2 + half] = words.w;
   }
-  __syncwarp();  // what one lane has seen, all may read
 }
 
-// One warp's stores so far become visible to those who wait for this block.
-__device__ inline void publish(unsigned* flag) {
-  __syncwarp();  // the release covers the other lanes' stores
-  if (threadIdx.x % 32 == 0) gpu::red_release(flag, 1);
+// sums += W X^T over a K block: all tiles, kColumns times eight batch rows.
+template <class T, int kColumns, int kTiles, int kAllColumns>
+__device__ __forceinline__ void multiply(const uint32_t (&weights)[2][kTiles][4],
+                                         const uint4* values,
+                                         float (&sums)[kTiles][kAllColumns][4]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) {
+        const uint4& x = values[c];
+        const uint32_t b[2] = {half == 0 ? x.x : x.z, half == 0 ? x.y : x.w};
+        gpu::mma_m16n8k16(sums[tile][c], weights[half][tile], b, T{});
+      }
+    }
+  }
 }
 
-// A warp's slice of the product: its weights and its K blocks.
-template <class T, int kTiles, int kResident>
-class Slice {
-  // K blocks whose values are under way at a time, for one and for two columns: what covers the
-  // latency of L2, in the same registers.
-  static constexpr int kSlots = 8;
-  template <int kColumns>
-  static constexpr int kDepth = kResident < kSlots / kColumns ? kResident : kSlots / kColumns;
-  static_assert(kResident % kDepth<1> == 0 && kResident % kDepth<2> == 0);
-
- public:
-  using Sums = float[kTiles][2][4];  // [16 rows of W][8 batch rows][element of the fragment]
-
-  // source(i, k8): eight values of W, number k8 ... k8 + 7 of K, of row i * 8 + g of the block.
-  // `spill`: shared memory for what does not stay in registers.
-  template <class Source>
-  __device__ __forceinline__ Slice(const Group& group, const uint4* exchange, uint4* spill,
-                                   const Source& source) {
-    const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
-    first = warp * group.warp_k_blocks;
-    count = group.k_blocks - first;
-    count = count < 0 ? 0 : count < group.warp_k_blocks ? count : group.warp_k_blocks;
-    resident_ = group.resident < count ? group.resident : count;
-    row_step_ = group.batch_tile;
-    buffer_step_ = group.k_blocks * 4 * row_step_;
-    exchange_ = exchange + (first * 4 + lane % 4) * row_step_ + lane / 4;
-#pragma unroll
-    for (int i = 0; i < kResident; ++i) {
-      if (i < resident_) {
-#pragma unroll
-        for (int tile = 0; tile < kTiles; ++tile) {
-          load(source, tile, i, weights_[i][0][tile], weights_[i][1][tile]);
-        }
-      }
-    }
-    spill_ = spill + warp * group.spilled * 2 * kTiles * 32 + lane;
-    for (int i = resident_; i < count; ++i) {
-      for (int tile = 0; tile < kTiles; ++tile) {
-        uint32_t a[2][4];
-        load(source, tile, i, a[0], a[1]);
-        for (int half = 0; half < 2; ++half) {
-          spilled(i, half, tile) = make_uint4(a[half][0], a[half][1], a[half][2], a[half][3]);
-        }
-      }
-    }
-  }
-
-  int first, count;  // K blocks of this warp
-
-  __device__ static int spilled_vectors(const Group& group) {
-    return kWarps * group.spilled * 2 * kTiles * 32;
-  }
-
-  // Begins to load the first values of `columns` (1 or 2) times eight batch rows from `row` on, of
-  // what was made at turn - 1.
-  __device__ __forceinline__ void start(int turn, int row, int columns) {
-    from_ = exchange_ + turn % 2 * buffer_step_ + row;
-    if (columns == 2) {
-      start<2>();
-    } else {
-      start<1>();
-    }
-  }
-
-  // sums += W X^T over the slice; start() has been called with the same `columns`.
-  __device__ __forceinline__ void run(int columns, Sums& sums) {
-    if (columns == 2) {
-      run<2>(sums);
-    } else {
-      run<1>(sums);
-    }
-  }
-
- private:
-  template <int kColumns>
-  __device__ __forceinline__ void start() {
-#pragma unroll
-    for (int i = 0; i < kDepth<kColumns>; ++i) {
-      if (i < count) fetch<kColumns>(i, i);
-    }
-  }
-
-  template <int kColumns>
-  __device__ __forceinline__ void run(Sums& sums) {
-    constexpr int kAhead = kDepth<kColumns>;
-#pragma unroll
-    for (int i = 0; i < kResident; ++i) {
-      if (i < resident_) {
-        multiply<kColumns>(i % kAhead, weights_[i], sums);
-        if (i + kAhead < count) fetch<kColumns>(i % kAhead, i + kAhead);
-      }
-    }
-#pragma unroll 1
-    for (int i = resident_; i < count; i += kAhead) {
-#pragma unroll
-      for (int j = 0; j < kAhead; ++j) {
-        if (i + j < count) {
-          uint32_t a[2][kTiles][4];
-          load_spilled(i + j, a);
-          multiply<kColumns>(j, a, sums);
-          if (i + j + kAhead < count) fetch<kColumns>(j, i + j + kAhead);
-        }
-      }
-    }
-  }
-
-  // Rows g and g + 8 of a tile, of both products of a K block.
-  template <class Source>
-  __device__ __forceinline__ void load(const Source& source, int tile, int i, uint32_t (&a)[4],
-                                       uint32_t (&b)[4]) const {
-    const int k = (first + i) * 32 + int(threadIdx.x) % 4 * 8;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const uint4 words = source(2 * tile + half, k);
-      a[half] = words.x;
-      a[2 + half] = words.y;
-      b[half] = words.z;
-      b[2 + half] = words.w;
-    }
-  }
-
-  __device__ __forceinline__ uint4& spilled(int i, int half, int tile) {
-    return spill_[(((i - resident_) * 2 + half) * kTiles + tile) * 32];
-  }
-
-  __device__ __forceinline__ void load_spilled(int i, uint32_t (&a)[2][kTiles][4]) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        const uint4 words = spilled(i, half, tile);
-        a[half][tile][0] = words.x;
-        a[half][tile][1] = words.y;
-        a[half][tile][2] = words.z;
-        a[half][tile][3] = words.w;
-      }
-    }
-  }
-
-  // K block i's values are in slots i % kDepth * kColumns and following.
-  template <int kColumns>
-  __device__ __forceinline__ void fetch(int slot, int i) {
-    const uint4* from = from_ + i * 4 * row_step_;
-#pragma unroll
-    for (int c = 0; c < kColumns; ++c) {
-      values_[slot * kColumns + c] = __ldcg(from + 8 * c);  // others write it: never from L1
-    }
-  }
-
-  template <int kColumns>
-  __device__ __forceinline__ void multiply(int slot, const uint32_t (&a)[2][kTiles][4],
-                                           Sums& sums) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-        for (int c = 0; c < kColumns; ++c) {
-          const uint4& x = values_[slot * kColumns + c];
-          const uint32_t b[2] = {half == 0 ? x.x : x.z, half == 0 ? x.y : x.w};
-          gpu::mma_m16n8k16(sums[tile][c], a[half][tile], b, T{});
-        }
-      }
-    }
-  }
-
-  uint32_t weights_[kResident][2][kTiles][4];
-  uint4 values_[kSlots];
-  const uint4 *exchange_, *from_;
-  uint4* spill_;
-  int resident_, row_step_, buffer_step_;
-};
-
-// The warps' partial sums of one pass, of G values for each (unit, batch row), in shared memory.
-// Two buffers in turn: one barrier between put() and get() is then enough, since who writes a
-// buffer again has passed the next barrier, before which all had read it.
-template <int G, int kUnits>
+// Sums of G values for each (unit, batch row) of a tile, in shared memory, in slots of one for each
+// warp: from the fragments of a product to where a thread has one unit.
+template <int G, int kUnits, int kColumns>
 class Partials {
  public:
   using Vector = std::conditional_t<G == 1, float, float4>;
-
-  static constexpr size_t kVectors = size_t(2) * kWarps * partial_vectors(G, kUnits);
+  static constexpr int kOne = partial_vectors(G, kUnits, 8 * kColumns);  // of a slot
 
   __device__ explicit Partials(Vector* memory) : memory_(memory) {}
 
-  // Thread (g, t) of a warp holds elements [i / 2][column tile][i % 2 * 2 + parity]: gate i % G of
-  // unit 8 (i / G) + g, batch rows 8 (column tile) + 2 t + parity.
+  // Thread (g, t) of a warp holds elements [i / 2][column][i % 2 * 2 + parity]: gate i % G of unit
+  // 8 (i / G) + g, batch row 8 column + 2 t + parity.
   template <class Sums>
-  __device__ __forceinline__ void put(int turn, const Sums& sums, int columns) {
+  __device__ __forceinline__ void put(int slot, const Sums& sums, int columns) {
     const int g = int(threadIdx.x) % 32 / 4, t = int(threadIdx.x) % 4;
-    Vector* to = memory_ + ((turn & 1) * kWarps + int(threadIdx.x) / 32) * kOne;
+    Vector* to = memory_ + slot * kOne;
 #pragma unroll
-    for (int column = 0; column < 2; ++column) {
+    for (int column = 0; column < kColumns; ++column) {
       if (column >= columns) break;
 #pragma unroll
-      for (int octet = 0; octet < kUnits / 8; ++octet) {
+      for (int set = 0; set < kUnits / 8; ++set) {
 #pragma unroll
         for (int parity = 0; parity < 2; ++parity) {
           float values[4] = {};
 #pragma unroll
           for (int gate = 0; gate < G; ++gate) {
-            const int i = octet * G + gate;
+            const int i = set * G + gate;
             values[gate] = sums[i / 2][column][i % 2 * 2 + parity];
           }
-          Vector& slot = to[at(octet * 8 + g, column * 8 + 2 * t + parity)];
+          Vector& entry = to[at(set * 8 + g, column * 8 + 2 * t + parity)];
           if constexpr (G == 1) {
-            slot = values[0];
+            entry = values[0];
           } else {
-            slot = make_float4(values[0], values[1], values[2], values[3]);
+            entry = make_float4(values[0], values[1], values[2], values[3]);
           }
         }
       }
     }
   }
 
-  // The sums over `warps` warps.
-  __device__ __forceinline__ void get(int turn, int unit, int row, int warps,
+  // The sums over `count` (at most kWarps) slots, in their order.
+  __device__ __forceinline__ void get(int slot, int count, int unit, int row,
                                       float (&sums)[G]) const {
-    const Vector* from = memory_ + (turn & 1) * kWarps * kOne + at(unit, row);
+    const Vector* from = memory_ + slot * kOne + at(unit, row);
 #pragma unroll
     for (int gate = 0; gate < G; ++gate) sums[gate] = 0;
 #pragma unroll
-    for (int warp = 0; warp < kWarps; ++warp) {
-      if (warp >= warps) break;
-      const Vector value = from[warp * kOne];
+    for (int i = 0; i < kWarps; ++i) {
+      if (i >= count) break;
+      const Vector value = from[i * kOne];
       if constexpr (G == 1) {
         sums[0] += value;
       } else {
@@ -346,9 +198,8 @@ class Partials {
   // Strides that spread both a fragment's lanes (writing) and consecutive units (reading) over the
   // banks.
   __device__ static int at(int unit, int row) {
-    return G == 1 ? row * (kUnits + 4) + unit : unit * (kPassRows + 1) + row;
+    return G == 1 ? row * (kUnits + 4) + unit : unit * (8 * kColumns + 1) + row;
   }
-  static constexpr int kOne = partial_vectors(G, kUnits);
 
   Vector* const memory_;
 };

@@ -1,37 +1,35 @@
 // SPDX-License-Identifier: MIT
-// The persistent backward recurrence (persistent.cuh has the idea), from the last step to the
-// first. A block completes the gradient of its units' h: a product of W_hh^T with the gate
-// gradients that all blocks made at the step after. It goes back through its gates, publishes
-// their gradients, and only then writes them for the products to come and loads what the next step
-// reads.
+// The backward recurrence at one cell: what it loads, how the gradient of h becomes those of the
+// gates, what it writes. The same for blocks that share the units and blocks that have all of them
+// (Map: persistent_cells.cuh).
 #pragma once
 
 #include "cuda/persistent_cells.cuh"
 
 namespace seq2seq_ext::kernels::cuda::persistent {
 
-template <class T, class CellType, bool kWide>
-struct Backward : Cells<BackwardArgs, backward_tile(kWide).units> {
+template <class T, class CellType, class Map>
+struct BackwardCells : Map {
   static constexpr int G = CellType::kGates, S = CellType::kSaved;
   static constexpr int kFirstHidden = S - G;  // of the gate gradients, those of W_hh's rows
-  static constexpr Tile kTile = backward_tile(kWide);
-  static constexpr int kUnits = kTile.units;
-  using Base = Cells<BackwardArgs, kUnits>;
-  using Base::args, Base::group, Base::direction, Base::place, Base::reverse, Base::H, Base::unit;
-  using Base::columns, Base::each_cell, Base::has_cell, Base::time;
-  using Base::kCells, Base::row, Base::entry, Base::entries, Base::batch_row;
-  using Product = Slice<T, kTile.tiles, kTile.resident>;
-  using Sums = Partials<1, kUnits>;
-
-  Sums sums;
+  using Map::args, Map::group, Map::direction, Map::place, Map::reverse, Map::H, Map::unit;
+  using Map::kCells, Map::row, Map::entry, Map::batch_row, Map::has_cell, Map::time;
 
   // Gradients of h, so far as they bypass W_hh, and of c. In shared memory; each entry has one
   // thread.
   float *dh_state, *dc_state;
   int* length;
 
+  __device__ __forceinline__ BackwardCells(const BackwardArgs& args, const Place& place,
+                                           gpu::Carver& carver)
+      : Map(args, place) {
+    dh_state = carver.take<float>(Map::entries());
+    dc_state = carver.take<float>(Map::entries());
+    length = carver.take<int>(Map::entries());
+  }
+
   __device__ void load_state() {
-    each_cell([&](int at, int r) {
+    each_cell(*this, [&](int at, int r) {
       const int64_t from = batch_row(r) * H + unit;
       dh_state[at] = static_cast<const float*>(direction.dh)[from];
       if (CellType::kHasCell) dc_state[at] = static_cast<const float*>(direction.dc)[from];
@@ -39,21 +37,21 @@ struct Backward : Cells<BackwardArgs, backward_tile(kWide).units> {
     });
   }
   __device__ void store_state() const {
-    each_cell([&](int at, int r) {
+    each_cell(*this, [&](int at, int r) {
       const int64_t to = batch_row(r) * H + unit;
       static_cast<float*>(direction.dh)[to] = dh_state[at];
       if (CellType::kHasCell) static_cast<float*>(direction.dc)[to] = dc_state[at];
     });
   }
 
-  // Eight values of W_hh^T for the product; row i * 8 + g of the block is a unit. K runs over eight
-  // units of gate 0, of gate 1, ..., then the next eight units: what a block makes is in one piece.
+  // K runs over eight units of gate 0, of gate 1, ..., then the next eight units: what a block
+  // makes is in one piece.
   __device__ static int exchanged_index(int of_unit, int gate) {
     return (of_unit / 8 * G + gate) * 8 + of_unit % 8;
   }
+  // Eight values of W_hh^T for the product; row i * 8 + g is a unit of set i.
   __device__ uint4 weights(int i, int k) const {
-    const int column = place.unit_block * kUnits + i * 8 + int(threadIdx.x) % 32 / 4;
-    const int gate = k / 8 % G, first = k / 8 / G * 8;
+    const int column = Map::weight_unit(i), gate = k / 8 % G, first = k / 8 / G * 8;
     const T* from = static_cast<const T*>(direction.w_hh) + int64_t(gate) * H * H + column;
     T values[8];
 #pragma unroll
@@ -102,13 +100,26 @@ struct Backward : Cells<BackwardArgs, backward_tile(kWide).units> {
     }
   }
 
+  // take(r, sum) gives a cell's gradient of h that came through W_hh: it joins what bypassed it.
+  template <class Take>
+  __device__ __forceinline__ void add_products(int pass, const Take& take) {
+#pragma unroll
+    for (int i = 0; i < kCells; ++i) {
+      const int r = row(pass, i);
+      if (!has_cell(r)) continue;
+      float dh[1];
+      take(r, dh);
+      dh_state[entry(r)] += dh[0];
+    }
+  }
+
   using Gradients = T[kCells][S];
 
-  // Back through the gates of a pass's cells; the gradients of W_hh's gates go to the other blocks.
+  // Back through the gates of a pass's cells: give(r, k, gradient) has those of W_hh's rows.
+  template <class Give>
   __device__ __forceinline__ void run_cells(int step, int pass, const Inputs& in,
-                                            Gradients& gradients) {
+                                            Gradients& gradients, const Give& give) {
     const int t = time(step);
-    uint4* const to = place.buffer(group, place.last - 1 - step);
 #pragma unroll
     for (int i = 0; i < kCells; ++i) {
       const int r = row(pass, i);
@@ -134,27 +145,12 @@ struct Backward : Cells<BackwardArgs, backward_tile(kWide).units> {
 #pragma unroll
       for (int s = 0; s < S; ++s) {
         gradients[i][s] = from_acc<T>(d_gates[s]);
-        if (s >= kFirstHidden) {
-          *exchanged<T>(to, group, exchanged_index(unit, s - kFirstHidden), r) = gradients[i][s];
-        }
+        if (s >= kFirstHidden) give(r, exchanged_index(unit, s - kFirstHidden), gradients[i][s]);
       }
     }
   }
 
-  // What came through W_hh joins what bypassed it.
-  __device__ __forceinline__ void add_products(int turn, int pass) {
-#pragma unroll
-    for (int i = 0; i < kCells; ++i) {
-      const int r = row(pass, i);
-      if (!has_cell(r)) continue;
-      float dh[1];
-      sums.get(turn * place.passes + pass, Base::local_unit(), r - pass * kPassRows,
-               Base::product_warps(), dh);
-      dh_state[entry(r)] += dh[0];
-    }
-  }
-
-  __device__ __forceinline__ void write(int step, int pass, const Gradients& gradients) const {
+  __device__ __forceinline__ void write_pass(int step, int pass, const Gradients& gradients) const {
 #pragma unroll
     for (int i = 0; i < kCells; ++i) {
       const int r = row(pass, i);
@@ -167,92 +163,16 @@ struct Backward : Cells<BackwardArgs, backward_tile(kWide).units> {
   }
 
   // Steps in which no row of the group is active.
-  __device__ void write_idle(int from, int to) const {
+  __device__ void write_idle() const {
     Gradients none;
     for (int i = 0; i < kCells; ++i) {
       for (int s = 0; s < S; ++s) none[i][s] = from_acc<T>(0.f);
     }
-    for (int step = from; step < to; ++step) {
-      for (int pass = 0; pass < place.passes; ++pass) write(step, pass, none);
+    for (int step = group.begin; step < group.end; ++step) {
+      if (step >= place.first && step < place.last) continue;
+      for (int pass = 0; pass < Map::passes(); ++pass) write_pass(step, pass, none);
     }
-  }
-
-  __device__ __forceinline__ void multiply(int turn, int pass, Product& product) {
-    typename Product::Sums partial = {};
-    product.run(columns(pass), partial);
-    sums.put(turn * place.passes + pass, partial, columns(pass));
-    if (pass + 1 < place.passes) product.start(turn, (pass + 1) * kPassRows, columns(pass + 1));
-  }
-
-  __device__ __forceinline__ void finish_pass(int turn, int pass, Inputs& in) {
-    if (turn > 0) add_products(turn, pass);
-    const int step = place.last - 1 - turn;
-    if (step < place.first) return;
-    const bool more = pass + 1 < place.passes;
-    Gradients gradients;
-    run_cells(step, pass, in, gradients);
-    if (!more && Base::publishes()) publish(place.flags + place.unit_block);
-    write(step, pass, gradients);
-    load_inputs(more ? step : step - 1, more ? pass + 1 : 0, in);
-  }
-
-  // The product with the gradients of the turn before, if there is one; then the step itself,
-  // unless it is before the first.
-  __device__ __forceinline__ void run_turn(int turn, Product& product, Inputs& in) {
-    if (turn > 0) product.start(turn, 0, columns(0));
-    for (int pass = 0; pass <= place.passes; ++pass) {
-      const bool product_too = turn > 0 && pass < place.passes;
-      if (product_too && Base::multiplies_first()) multiply(turn, pass, product);
-      if (pass > 0) finish_pass(turn, pass - 1, in);
-      if (product_too && !Base::multiplies_first()) multiply(turn, pass, product);
-      if (product_too) __syncthreads();  // the partial sums of the pass are there
-    }
-  }
-
-  __device__ __forceinline__ Backward(const BackwardArgs& args, const Place& place,
-                                      gpu::Carver& carver)
-      : Base(args, place), sums(carver.take<typename Sums::Vector>(Sums::kVectors, 16)) {
-    dh_state = carver.take<float>(entries());
-    dc_state = carver.take<float>(entries());
-    length = carver.take<int>(entries());
-  }
-
-  __device__ __forceinline__ void run(uint4* spill) {
-    Product product(group, place.exchange, spill, [this](int i, int k) { return weights(i, k); });
-    const Makers makers(product.first, product.count, G, kUnits, H);
-    load_state();
-
-    Inputs in;
-    load_inputs(place.last - 1, 0, in);
-    const int steps = place.last - place.first;
-    for (int turn = 0; turn <= steps; ++turn) {
-      wait_for(place.flags, makers.first, makers.last, unsigned(turn * Base::publishers()));
-      run_turn(turn, product, in);
-    }
-    store_state();
-    write_idle(group.begin, place.first);
-    write_idle(place.last, group.end);
   }
 };
-
-template <class T, class CellType, bool kWide>
-__global__ void __launch_bounds__(kThreads, 1)
-    persistent_backward_kernel(const __grid_constant__ BackwardArgs args) {
-  GPU_DYN_SHARED(memory);
-  gpu::Carver carver(memory);
-  using Block = Backward<T, CellType, kWide>;
-  Block block(args, Place(args.group, args.reverse), carver);
-  block.run(carver.take<uint4>(Block::Product::spilled_vectors(args.group), 16));
-}
-
-template <class CellType>
-Kernel<BackwardArgs> backward_kernel(bool bfloat16, bool wide) {
-  if (bfloat16) {
-    return wide ? persistent_backward_kernel<bf16, CellType, true>
-                : persistent_backward_kernel<bf16, CellType, false>;
-  }
-  return wide ? persistent_backward_kernel<fp16, CellType, true>
-              : persistent_backward_kernel<fp16, CellType, false>;
-}
 
 }  // namespace seq2seq_ext::kernels::cuda::persistent

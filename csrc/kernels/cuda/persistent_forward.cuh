@@ -1,35 +1,34 @@
 // SPDX-License-Identifier: MIT
-// The persistent forward recurrence (persistent.cuh has the idea). A step of a block: wait for the
-// h that its warps multiply, multiply, add the partial sums, run the gates, publish the new h, and
-// only then write what others do not wait for and load what the next step adds.
+// The forward recurrence at one cell: what it loads, how it becomes h, what it writes. The same for
+// blocks that share the units and blocks that have all of them (Map: persistent_cells.cuh).
 #pragma once
 
 #include "cuda/persistent_cells.cuh"
 
 namespace seq2seq_ext::kernels::cuda::persistent {
 
-template <class T, class CellType>
-struct Forward : Cells<ForwardArgs, forward_tile(CellType::kGates).units> {
+template <class T, class CellType, class Map>
+struct ForwardCells : Map {
   static constexpr int G = CellType::kGates, S = CellType::kSaved;
-  static constexpr Tile kTile = forward_tile(G);
-  static constexpr int kUnits = kTile.units;
-  static_assert(kTile.tiles * 16 == kUnits * G);
-  using Base = Cells<ForwardArgs, kUnits>;
-  using Base::args, Base::group, Base::direction, Base::place, Base::reverse, Base::H, Base::unit;
-  using Base::columns, Base::each_cell, Base::has_cell, Base::time;
-  using Base::has_unit, Base::kCells, Base::row, Base::entry, Base::entries, Base::batch_row;
-  using Product = Slice<T, kTile.tiles, kTile.resident>;
-  using Sums = Partials<G, kUnits>;
-
-  Sums sums;
+  using Map::args, Map::group, Map::direction, Map::place, Map::reverse, Map::H, Map::unit;
+  using Map::has_unit, Map::kCells, Map::row, Map::entry, Map::batch_row, Map::has_cell, Map::time;
 
   // In shared memory, for it is free there and registers are not. Each entry has one thread.
   float *h_state, *c_state;
   int* length;
   float* biases;  // (2 G, thread)
 
+  __device__ __forceinline__ ForwardCells(const ForwardArgs& args, const Place& place,
+                                          gpu::Carver& carver)
+      : Map(args, place) {
+    h_state = carver.take<float>(Map::entries());
+    c_state = carver.take<float>(Map::entries());
+    length = carver.take<int>(Map::entries());
+    biases = carver.take<float>(2 * G * kThreads);
+  }
+
   __device__ void load_state() {
-    each_cell([&](int at, int r) {
+    each_cell(*this, [&](int at, int r) {
       const int64_t from = batch_row(r) * H + unit;
       h_state[at] = to_acc(static_cast<const T*>(direction.h)[from]);
       if (CellType::kHasCell) c_state[at] = static_cast<const float*>(direction.c)[from];
@@ -37,6 +36,14 @@ struct Forward : Cells<ForwardArgs, forward_tile(CellType::kGates).units> {
     });
     load_biases(direction.weights.b_ih, 0);
     load_biases(direction.weights.b_hh, 1);
+  }
+
+  __device__ void store_state() const {
+    each_cell(*this, [&](int at, int r) {
+      const int64_t to = batch_row(r) * H + unit;
+      static_cast<T*>(direction.h)[to] = from_acc<T>(h_state[at]);
+      if (CellType::kHasCell) static_cast<float*>(direction.c)[to] = c_state[at];
+    });
   }
 
   // side: 0 for b_ih, 1 for b_hh.
@@ -54,18 +61,9 @@ struct Forward : Cells<ForwardArgs, forward_tile(CellType::kGates).units> {
     }
   }
 
-  __device__ void store_state() const {
-    each_cell([&](int at, int r) {
-      const int64_t to = batch_row(r) * H + unit;
-      static_cast<T*>(direction.h)[to] = from_acc<T>(h_state[at]);
-      if (CellType::kHasCell) static_cast<float*>(direction.c)[to] = c_state[at];
-    });
-  }
-
-  // Eight values of W_hh for the product; row i * 8 + g of the block is gate i % G of unit
-  // 8 (i / G) + g.
+  // Eight values of W_hh for the product; row i * 8 + g is gate i % G of a unit of set i / G.
   __device__ uint4 weights(int i, int k) const {
-    const int of_unit = place.unit_block * kUnits + i / G * 8 + int(threadIdx.x) % 32 / 4;
+    const int of_unit = Map::weight_unit(i / G);
     const bool in = of_unit < H;
     return eight_values(static_cast<const T*>(direction.weights.w_hh) +
                             (int64_t(i % G) * H + (in ? of_unit : 0)) * H,
@@ -81,12 +79,51 @@ struct Forward : Cells<ForwardArgs, forward_tile(CellType::kGates).units> {
 #pragma unroll
     for (int i = 0; i < kCells; ++i) {
       const int r = row(pass, i);
+      if (!has_cell(r)) continue;
       const float* from = static_cast<const float*>(direction.x_parts) +
                           (index * group.B + batch_row(r)) * G * H + unit;
 #pragma unroll
-      for (int gate = 0; gate < G; ++gate) {
-        x[i][gate] = has_cell(r) ? __ldcs(from + int64_t(gate) * H) : 0.f;
-      }
+      for (int gate = 0; gate < G; ++gate) x[i][gate] = __ldcs(from + int64_t(gate) * H);
+    }
+  }
+
+  struct Results {
+    float h[kCells], c[kCells], saved[kCells][S];
+    bool active[kCells];
+  };
+
+  // A pass of a step: take(r, sums) gives W_hh h of a cell, give(r, h) has its new h.
+  template <class Take, class Give>
+  __device__ __forceinline__ void run_cells(int step, int pass, Parts& x, Results& results,
+                                            const Take& take, const Give& give) {
+#pragma unroll
+    for (int i = 0; i < kCells; ++i) {
+      const int r = row(pass, i);
+      if (!has_cell(r)) continue;
+      const int at = entry(r);
+      float h_sums[G];
+      take(r, h_sums);
+      add_biases(0, x[i]);
+      add_biases(1, h_sums);
+      const float h_prev = h_state[at];
+      float c = CellType::kHasCell ? c_state[at] : 0.f;
+      const T h = from_acc<T>(CellType::forward(x[i], h_sums, h_prev, c, results.saved[i]));
+      results.active[i] = time(step) < length[at];
+      results.c[i] = c;
+      results.h[i] = results.active[i] ? to_acc(h) : h_prev;
+      give(r, from_acc<T>(results.h[i]));
+      if (!results.active[i]) continue;
+      h_state[at] = results.h[i];
+      if (CellType::kHasCell) c_state[at] = c;
+    }
+  }
+
+  __device__ __forceinline__ void write_pass(int step, int pass, const Results& results) const {
+#pragma unroll
+    for (int i = 0; i < kCells; ++i) {
+      const int r = row(pass, i);
+      if (!has_cell(r)) continue;
+      write(time(step), r, results.active[i], results.h[i], results.c[i], results.saved[i]);
     }
   }
 
@@ -108,121 +145,13 @@ struct Forward : Cells<ForwardArgs, forward_tile(CellType::kGates).units> {
   }
 
   // Steps in which no row of the group is active need no product.
-  __device__ void write_idle(int from, int to) const {
+  __device__ void write_idle() const {
     const float none[S] = {};
-    for (int step = from; step < to; ++step) {
-      each_cell([&](int, int r) { write(time(step), r, false, 0.f, 0.f, none); });
+    for (int step = group.begin; step < group.end; ++step) {
+      if (step >= place.first && step < place.last) continue;
+      each_cell(*this, [&](int, int r) { write(time(step), r, false, 0.f, 0.f, none); });
     }
-  }
-
-  struct Results {
-    float h[kCells], c[kCells], saved[kCells][S];
-    bool active[kCells];
-  };
-
-  // From the sums of a pass to the new h, which goes to the other blocks.
-  __device__ __forceinline__ void run_cells(int step, int pass, Parts& x, Results& results) {
-    const int turn = step - place.first;
-#pragma unroll
-    for (int i = 0; i < kCells; ++i) {
-      const int r = row(pass, i);
-      if (!has_cell(r)) continue;
-      const int at = entry(r);
-      float h_sums[G];
-      sums.get(turn * place.passes + pass, Base::local_unit(), r - pass * kPassRows,
-               Base::product_warps(), h_sums);
-      add_biases(0, x[i]);
-      add_biases(1, h_sums);
-      const float h_prev = h_state[at];
-      float c = CellType::kHasCell ? c_state[at] : 0.f;
-      const T h = from_acc<T>(CellType::forward(x[i], h_sums, h_prev, c, results.saved[i]));
-      results.active[i] = time(step) < length[at];
-      results.c[i] = c;
-      results.h[i] = results.active[i] ? to_acc(h) : h_prev;
-      *exchanged<T>(place.buffer(group, turn), group, unit, r) = from_acc<T>(results.h[i]);
-      if (!results.active[i]) continue;
-      h_state[at] = results.h[i];
-      if (CellType::kHasCell) c_state[at] = c;
-    }
-  }
-
-  __device__ __forceinline__ void finish_pass(int step, int pass, Parts& x) {
-    const bool more = pass + 1 < place.passes;
-    Results results;
-    run_cells(step, pass, x, results);
-    if (!more && step + 1 < place.last && Base::publishes()) {
-      publish(place.flags + place.unit_block);
-    }
-#pragma unroll
-    for (int i = 0; i < kCells; ++i) {
-      const int r = row(pass, i);
-      if (!has_cell(r)) continue;
-      write(time(step), r, results.active[i], results.h[i], results.c[i], results.saved[i]);
-    }
-    load_x(more ? step : step + 1, more ? pass + 1 : 0, x);
-  }
-
-  __device__ __forceinline__ void multiply(int step, int pass, Product& product) {
-    const int turn = step - place.first;
-    typename Product::Sums partial = {};
-    product.run(columns(pass), partial);
-    sums.put(turn * place.passes + pass, partial, columns(pass));
-    if (pass + 1 < place.passes) product.start(turn, (pass + 1) * kPassRows, columns(pass + 1));
-  }
-
-  // x: of pass 0 of this step, then of the next.
-  __device__ __forceinline__ void run_step(int step, Product& product, Parts& x) {
-    product.start(step - place.first, 0, columns(0));
-    for (int pass = 0; pass <= place.passes; ++pass) {
-      const bool last = pass == place.passes;
-      if (!last && Base::multiplies_first()) multiply(step, pass, product);
-      if (pass > 0) finish_pass(step, pass - 1, x);
-      if (!last && !Base::multiplies_first()) multiply(step, pass, product);
-      if (!last) __syncthreads();  // the partial sums of the pass are there
-    }
-  }
-
-  __device__ __forceinline__ Forward(const ForwardArgs& args, const Place& place,
-                                     gpu::Carver& carver)
-      : Base(args, place), sums(carver.take<typename Sums::Vector>(Sums::kVectors, 16)) {
-    h_state = carver.take<float>(entries());
-    c_state = carver.take<float>(entries());
-    length = carver.take<int>(entries());
-    biases = carver.take<float>(2 * G * kThreads);
-  }
-
-  __device__ __forceinline__ void run(uint4* spill) {
-    Product product(group, place.exchange, spill, [this](int i, int k) { return weights(i, k); });
-    const Makers makers(product.first, product.count, 1, kUnits, H);
-    load_state();
-
-    Parts x;
-    load_x(place.first, 0, x);
-    for (int step = place.first; step < place.last; ++step) {
-      const int turn = step - place.first;
-      wait_for(place.flags, makers.first, makers.last, unsigned(turn * Base::publishers()));
-      run_step(step, product, x);
-    }
-    store_state();
-    write_idle(group.begin, place.first);
-    write_idle(place.last, group.end);
   }
 };
-
-template <class T, class CellType>
-__global__ void __launch_bounds__(kThreads, 1)
-    persistent_forward_kernel(const __grid_constant__ ForwardArgs args) {
-  GPU_DYN_SHARED(memory);
-  gpu::Carver carver(memory);
-  using Block = Forward<T, CellType>;
-  Block block(args, Place(args.group, args.reverse), carver);
-  block.run(carver.take<uint4>(Block::Product::spilled_vectors(args.group), 16));
-}
-
-template <class CellType>
-Kernel<ForwardArgs> forward_kernel(bool bfloat16) {
-  return bfloat16 ? persistent_forward_kernel<bf16, CellType>
-                  : persistent_forward_kernel<fp16, CellType>;
-}
 
 }  // namespace seq2seq_ext::kernels::cuda::persistent

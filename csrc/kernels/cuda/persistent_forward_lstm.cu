@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-#include "cuda/persistent_forward.cuh"
+#include "cuda/persistent_forward_kernels.cuh"
 
 namespace seq2seq_ext::kernels::cuda::persistent {
 
-Kernel<ForwardArgs> forward_lstm(bool bfloat16) {
-  return forward_kernel<LstmCell<Math<float>>>(bfloat16);
+Kernel<ForwardArgs> forward_lstm(bool bfloat16, int unit_tile) {
+  return forward_kernel<LstmCell<Math<float>>>(bfloat16, unit_tile);
 }
 
 }  // namespace seq2seq_ext::kernels::cuda::persistent

@@ -55,15 +55,14 @@ struct BackwardArgs {
 template <class Args>
 using Kernel = void (*)(Args);
 
-// The instantiations: for bfloat16, or else for float16.
-Kernel<ForwardArgs> forward_lstm(bool bfloat16);
-Kernel<ForwardArgs> forward_gru(bool bfloat16);
-Kernel<ForwardArgs> forward_rnn_tanh(bool bfloat16);
-Kernel<ForwardArgs> forward_rnn_relu(bool bfloat16);
-// `wide`: backward_tile(true).
-Kernel<BackwardArgs> backward_lstm(bool bfloat16, bool wide);
-Kernel<BackwardArgs> backward_gru(bool bfloat16, bool wide);
-Kernel<BackwardArgs> backward_rnn_tanh(bool bfloat16, bool wide);
-Kernel<BackwardArgs> backward_rnn_relu(bool bfloat16, bool wide);
+// The instantiations: for bfloat16, or else for float16; unit_tile as in the plan.
+Kernel<ForwardArgs> forward_lstm(bool bfloat16, int unit_tile);
+Kernel<ForwardArgs> forward_gru(bool bfloat16, int unit_tile);
+Kernel<ForwardArgs> forward_rnn_tanh(bool bfloat16, int unit_tile);
+Kernel<ForwardArgs> forward_rnn_relu(bool bfloat16, int unit_tile);
+Kernel<BackwardArgs> backward_lstm(bool bfloat16, int unit_tile);
+Kernel<BackwardArgs> backward_gru(bool bfloat16, int unit_tile);
+Kernel<BackwardArgs> backward_rnn_tanh(bool bfloat16, int unit_tile);
+Kernel<BackwardArgs> backward_rnn_relu(bool bfloat16, int unit_tile);
 
 }  // namespace seq2seq_ext::kernels::cuda::persistent

@@ -8,7 +8,8 @@
 //  - T >= 4: loading the weights costs as much as a few steps of a GEMM.
 //  - B H^2 <= 3e8 on 132 multiprocessors, in proportion on others: beyond, a step is long enough
 //    for a plain product to use the whole device, and reading h costs more than the weights saved.
-//  - blocks for all units of all directions fit on the device at once, one on a multiprocessor,
+//  - H <= kWholeUnits, where a block has all units of its rows and no block waits for another; or
+//    blocks for all units of all directions fit on the device at once, one on a multiprocessor,
 //    with at most kMaxBatchTile rows each, and what does not fit in registers fits in shared
 //    memory. There is no limit on multiprocessors besides: a slice of a GPU runs what fits on it.
 //  - the device itself says that all blocks of that very kernel fit at once.
@@ -28,9 +29,14 @@ constexpr int kMaxBatchTile = 128;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Memory of a launch's input projections (float32) that the chunk length allows.
+// Memory of a launch's input projections (float32), of one direction, that its length allows.
 constexpr int64_t kChunkBytes = 64 << 20;
 constexpr int64_t kMaxChunk = 4096;  // steps: a launch stays short enough to be preempted
+
+int64_t chunk_steps(const SequenceShape& shape) {
+  const int64_t step_bytes = 4 * shape.B * num_gates(shape.cell) * shape.H;
+  return std::clamp<int64_t>(kChunkBytes / step_bytes, 16, kMaxChunk);
+}
 
 constexpr const char* kNotResident = "the device does not hold all blocks at once";
 
@@ -61,8 +67,27 @@ Plan cut(const Tile& tile, int values, int sums, const SequenceShape& shape, con
     return stepwise("W_hh does not fit in registers and shared memory");
   }
   plan.persistent = true;
-  const int64_t step_bytes = 4 * shape.B * num_gates(shape.cell) * shape.H;
-  plan.chunk_steps = std::clamp<int64_t>(kChunkBytes / step_bytes, 16, kMaxChunk);
+  plan.chunk_steps = chunk_steps(shape);
+  return plan;
+}
+
+// Blocks with all units of their rows; as few rows each as there are multiprocessors for, but two:
+// each warp has a lane for a unit of each of them.
+Plan whole(int sums, int values, const SequenceShape& shape, const Device& device) {
+  Plan plan;
+  plan.batch_tile = 2;
+  while (plan.batch_tile < kWholeRows &&
+         shape.directions * divide_up(shape.B, plan.batch_tile) > device.sms) {
+    plan.batch_tile *= 2;
+  }
+  plan.batch_blocks = int(divide_up(shape.B, plan.batch_tile));
+  plan.unit_blocks = 1;
+  plan.unit_tile = kWholeUnits;
+  plan.resident = k_blocks(values, shape.H);
+  plan.shared_bytes = whole_shared_bytes(sums, values);
+  if (plan.shared_bytes > device.shared_per_block) return stepwise("too little shared memory");
+  plan.persistent = true;
+  plan.chunk_steps = chunk_steps(shape);
   return plan;
 }
 
@@ -97,10 +122,28 @@ const char* obstacle(const SequenceShape& shape, const Device& device) {
 
 }  // namespace
 
+Plan persistent::shared_forward_plan(const SequenceShape& shape, const Device& device) {
+  const int gates = int(num_gates(shape.cell));
+  return cut(forward_tile(gates), 1, gates, shape, device);
+}
+
+Plan persistent::shared_backward_plan(const SequenceShape& shape, const Device& device) {
+  const int gates = int(num_gates(shape.cell));
+  const Tile narrow = backward_tile(false), wide = backward_tile(true);
+  const Plan first = cut(narrow, gates, 1, shape, device);
+  const Plan second = cut(wide, gates, 1, shape, device);
+  if (!first.persistent || !second.persistent) return second.persistent ? second : first;
+  return step_cycles(second, wide, gates, 1, shape.H) <
+                 step_cycles(first, narrow, gates, 1, shape.H)
+             ? second
+             : first;
+}
+
 Plan plan_forward(const SequenceShape& shape, const Device& device) {
   if (const char* reason = obstacle(shape, device)) return stepwise(reason);
   const int gates = int(num_gates(shape.cell));
-  const Plan plan = cut(forward_tile(gates), 1, gates, shape, device);
+  const Plan plan =
+      shape.H <= kWholeUnits ? whole(gates, 1, shape, device) : shared_forward_plan(shape, device);
   if (plan.persistent && !forward_fits(shape, plan, device.sms)) return stepwise(kNotResident);
   return plan;
 }
@@ -108,13 +151,8 @@ Plan plan_forward(const SequenceShape& shape, const Device& device) {
 Plan plan_backward(const SequenceShape& shape, const Device& device) {
   if (const char* reason = obstacle(shape, device)) return stepwise(reason);
   const int gates = int(num_gates(shape.cell));
-  const Tile narrow = backward_tile(false), wide = backward_tile(true);
-  Plan plan = cut(narrow, gates, 1, shape, device);
-  const Plan other = cut(wide, gates, 1, shape, device);
-  if (other.persistent && (!plan.persistent || step_cycles(other, wide, gates, 1, shape.H) <
-                                                   step_cycles(plan, narrow, gates, 1, shape.H))) {
-    plan = other;
-  }
+  const Plan plan =
+      shape.H <= kWholeUnits ? whole(1, gates, shape, device) : shared_backward_plan(shape, device);
   if (plan.persistent && !backward_fits(shape, plan, device.sms)) return stepwise(kNotResident);
   return plan;
 }

@@ -35,25 +35,47 @@ constexpr Tile forward_tile(int gates) {
 // Backward: rows are the units, K is gates * H. 16 units load fewer weights, 32 exchange less.
 constexpr Tile backward_tile(bool wide) { return wide ? Tile{32, 2, 8} : Tile{16, 1, 16}; }
 
-// Partial sums of one warp in one pass: vectors of one float for one value, of four for more.
-constexpr int partial_vectors(int values, int units) {
-  return values == 1 ? kPassRows * (units + 4) : units * (kPassRows + 1);
+// Up to this H one block has all units of its batch rows, 16 to a warp: nothing is exchanged
+// between blocks.
+constexpr int kWarpUnits = 16, kWholeUnits = kWarps * kWarpUnits;
+constexpr int kWholeForwardRows = 8, kWholeBackwardRows = 8;  // at most: registers of their cells
+constexpr int kWholeRows = 8;                                 // of a product
+
+// Sums that one warp makes of a tile: vectors of one float for one value a cell, of four for more.
+constexpr int partial_vectors(int values, int units, int rows) {
+  return values == 1 ? rows * (units + 4) : units * (rows + 1);
 }
+constexpr int vector_bytes(int values) { return values == 1 ? 4 : 16; }
 
+// Dynamic shared memory of a block that shares the units with others: the warps' partial sums, two
+// passes' in turn; weights that are not in registers; two states and a length for each cell;
+// biases.
 constexpr int kBiases = 8;  // of a thread, at most
-
-// Dynamic shared memory of a block.
 constexpr int64_t shared_bytes(const Tile& tile, int values, int k_blocks, int resident,
                                int batch_tile) {
   const int64_t partials =
-      int64_t(2) * kWarps * partial_vectors(values, tile.units) * (values == 1 ? 4 : 16);
+      int64_t(2) * kWarps * vector_bytes(values) * partial_vectors(values, tile.units, kPassRows);
   const int per_warp = k_blocks_of_warp(k_blocks);
   const int spilled = per_warp > resident ? per_warp - resident : 0;
   const int64_t spill = int64_t(kWarps) * spilled * 2 * tile.tiles * 512;
   const int64_t rows = (batch_tile + kPassRows - 1) / kPassRows * kPassRows;
-  const int64_t states = 3 * 4 * tile.units * rows;  // two and a length for each cell
+  const int64_t states = 3 * 4 * tile.units * rows;
   return partials + spill + states + kBiases * 4 * kThreads;
 }
+
+// Of a block that has all units: sums; `exchanged` values of each unit, two steps' in turn; states
+// and biases as above.
+constexpr int64_t whole_shared_bytes(int values, int exchanged) {
+  const int64_t partials =
+      int64_t(kWarps) * vector_bytes(values) * partial_vectors(values, kWarpUnits, kWholeRows);
+  const int64_t exchange = 2 * 2 * kWholeUnits * kWholeRows * exchanged;
+  return partials + exchange + 3 * 4 * kWholeUnits * kWholeRows + kBiases * 4 * kThreads;
+}
+
+// The cut among blocks that share the units: what plan_forward() and plan_backward() choose
+// above kWholeUnits, whatever else they look at. Tests take it for small H, too.
+Plan shared_forward_plan(const SequenceShape& shape, const Device& device);
+Plan shared_backward_plan(const SequenceShape& shape, const Device& device);
 
 // Whether all blocks of the planned kernel are resident at once on `sms` multiprocessors: what the
 // device says of that very instantiation, registers included. No device: false.
