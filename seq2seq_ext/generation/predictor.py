@@ -137,23 +137,25 @@ class Predictor:
             return parts[0]
         return _combine(parts, self.combine).to(self.dtype)
 
-    def log_partition(self, prediction: Prediction, log_probs: Tensor) -> Tensor:
+    def log_partition(self, prediction: Prediction, log_probs: Tensor, ids: Tensor) -> Tensor:
         """(N, 1) float64: logit - log-probability, the mean of the models'.
 
-        log_probs: (N, V) from `all`. One logit, of the most probable token, is computed anew.
+        log_probs and ids: (N, C) from `top` or `all`, of equals the lowest id first. One logit, of
+        the most probable token, is computed anew.
         """
-        ids = torch.arange(self.vocab_size, device=log_probs.device)
         found = []
-        for index, ((weight, bias), step) in enumerate(
-            zip(self.whole, prediction.steps, strict=True)
-        ):
-            own = log_probs if len(self.models) == 1 else self._all(prediction, index)
-            best = torch.where(own == own.amax(1, keepdim=True), ids, self.vocab_size)
-            best = best.amin(1).clamp(max=self.vocab_size - 1)  # a row of NaN has none
+        for index, step in enumerate(prediction.steps):
+            own, tokens = log_probs, ids
+            if len(self.models) > 1:
+                own = self._all(prediction, index)
+                tokens = torch.arange(self.vocab_size, device=own.device).expand_as(own)
+            at = own.argmax(1, keepdim=True)  # the first of equals
+            best = tokens.gather(1, at)[:, 0]
+            weight, bias = self.whole[index]
             # A running sum: a sum's order might depend on the number of rows.
             products = step.features.double() * weight[best].double()
             logit = products.cumsum(1)[:, -1] + bias[best].double()
-            found.append(logit - own.gather(1, best[:, None])[:, 0].double())
+            found.append(logit - own.gather(1, at)[:, 0].double())
         return _average(found)[:, None]
 
     def _all(self, prediction: Prediction, index: int) -> Tensor:

@@ -50,8 +50,8 @@ def is_one_of(tokens: Tensor, ids: Tensor) -> Tensor:
 
 def _mark(tokens: Tensor, which: Tensor, vocab_size: int) -> Tensor:
     """(N, V) bool from tokens (N, M) and which of them count; a token may occur several times."""
-    counts = tokens.new_zeros(tokens.size(0), vocab_size)
-    return counts.scatter_add_(1, tokens, which.long()) > 0
+    marks = tokens.new_zeros(tokens.size(0), vocab_size, dtype=torch.uint8)
+    return marks.scatter_reduce_(1, tokens, which.to(torch.uint8), "amax").bool()
 
 
 def force(banned: Tensor, forced: Tensor) -> Tensor:

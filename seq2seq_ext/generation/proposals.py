@@ -40,10 +40,10 @@ class Proposals:
         self.needs_history = bool(
             self.phrases or config.no_repeat_ngram_size or config.repetition_penalty != 1
         )
-        # What these do to a row's order is not known before all of its scores are.
-        self.whole_rows = (
-            self.needs_history
-            or config.output_scores
+        # How many tokens these keep from a row is not known.
+        self.needs_all = (
+            config.output_scores
+            or config.repetition_penalty < 1
             or constraints.allowed is not None
             or not predictor.has_top
         )
@@ -55,39 +55,37 @@ class Proposals:
 
         history: (N, step) the tokens so far; (N, 0) unless needs_history.
         """
-        early = step < self.config.min_new_tokens
-        banned = self.banned_early if early else self.banned
-        if self.whole_rows or step < self.constraints.prefix_size:
-            return self._of_all(prediction, step, history, banned, count)
-        return self._of_top(prediction, banned, count)
-
-    def _of_top(self, prediction: Prediction, banned: Tensor, count: int) -> Candidates:
-        """As many more are asked for as may be banned."""
-        k = min(count + len(banned), self.predictor.size)
-        log_probs, tokens = self.predictor.top(prediction, k)
-        if len(banned) == 0:
-            return Candidates(tokens, log_probs, log_probs)
-        out = torch.isin(tokens, banned)
-        scores, rank = log_probs.masked_fill(out, -math.inf), out.to(torch.uint8)
+        whole = self.needs_all or step < self.constraints.prefix_size
+        banned = self.banned_early if step < self.config.min_new_tokens else self.banned
+        if whole:
+            log_probs = self.predictor.all(prediction)
+            ids = torch.arange(log_probs.size(1), device=log_probs.device)
+            tokens = ids.expand_as(log_probs)
+        else:  # as many more as may fall out or behind
+            k = min(count + len(banned) + self._affected(step), self.predictor.size)
+            log_probs, tokens = self.predictor.top(prediction, k)
+        found = Candidates(tokens, log_probs, log_probs)
+        if self.config.repetition_penalty != 1:
+            found = self._penalized(prediction, found, history)
+        if whole or self.needs_history:
+            out = self.bans(prediction.sources, step, history, banned)
+            out = out if whole else out.gather(1, found.tokens)
+        elif len(banned):
+            out = torch.isin(tokens, banned)
+        else:  # nothing has changed the order
+            return found
+        scores = found.scores.masked_fill(out, -math.inf)
         if count == 1:
-            order = rank.argmin(1, keepdim=True)
+            order = scores.argmax(1, keepdim=True)  # the first of equals
         else:
-            order = rank.argsort(dim=1, stable=True)[:, :count]
-        return Candidates(
-            tokens.gather(1, order), scores.gather(1, order), log_probs.gather(1, order)
-        )
+            order = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
+        return Candidates(*(x.gather(1, order) for x in (found.tokens, scores, found.log_probs)))
 
-    def _of_all(
-        self, prediction: Prediction, step: int, history: Tensor, banned: Tensor, count: int
-    ) -> Candidates:
-        log_probs = self.predictor.all(prediction)
-        out = self.bans(prediction.sources, step, history, banned)
-        scores = log_probs
-        if self.config.repetition_penalty != 1 and history.size(1):
-            scores = self._penalize(prediction, log_probs, history)
-        scores = scores.masked_fill(out, -math.inf)
-        order = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
-        return Candidates(order, scores.gather(1, order), log_probs.gather(1, order))
+    def _affected(self, step: int) -> int:
+        """At most so many tokens a row does its history ban, or put behind others."""
+        config = self.config
+        repeated = config.no_repeat_ngram_size or config.repetition_penalty > 1
+        return (step if repeated else 0) + sum(len(phrases) for phrases in self.phrases)
 
     def bans(self, sources: Tensor, step: int, history: Tensor, banned: Tensor) -> Tensor:
         """(N, V) bool: what each row may not choose at this step. banned: ids of all rows alike."""
@@ -111,13 +109,18 @@ class Proposals:
             out = processors.force(out, forced)
         return out
 
-    def _penalize(self, prediction: Prediction, log_probs: Tensor, history: Tensor) -> Tensor:
-        partition = self.predictor.log_partition(prediction, log_probs)
-        seen = processors.seen_tokens(history, self.predictor.vocab_size)
-        logits = log_probs.double() + partition
-        penalty = self.config.repetition_penalty
-        penalized = processors.penalize_repetition(logits, seen, penalty) - partition
-        return torch.where(seen, penalized.to(log_probs.dtype), log_probs)
+    def _penalized(self, prediction: Prediction, found: Candidates, history: Tensor) -> Candidates:
+        """With the scores after the repetition penalty, by ascending id: of equals the lowest is
+        the first."""
+        order = found.tokens.argsort(dim=1)
+        tokens, log_probs = found.tokens.gather(1, order), found.log_probs.gather(1, order)
+        partition = self.predictor.log_partition(prediction, log_probs, tokens)
+        seen = processors.seen_tokens(history, self.predictor.vocab_size).gather(1, tokens)
+        logits, penalty = log_probs.double() + partition, self.config.repetition_penalty
+        scores = processors.penalize_repetition(logits, seen, penalty) - partition
+        return Candidates(
+            tokens, torch.where(seen, scores.to(log_probs.dtype), log_probs), log_probs
+        )
 
 
 def _phrases(config: GenerationConfig, device: torch.device) -> list[Tensor]:

@@ -8,7 +8,7 @@ from seq2seq_ext.generation import search
 from seq2seq_ext.generation.beam import BeamSearch
 
 from . import oracle
-from .models import sentences, tiny
+from .models import KINDS, make, sentences, sources, tiny
 
 # Options of the search; each changes what is found (see the last test).
 PENALTIES = [
@@ -200,3 +200,23 @@ def test_the_best_of_n_does_not_depend_on_n():
     three = model.generate(src, lengths, num_beams=4, num_return_sequences=3, max_new_tokens=6)
     one = model.generate(src, lengths, num_beams=4, max_new_tokens=6)
     assert torch.equal(three[::3, : one.size(1)], one)
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_beams_share_their_sources_memory(options):
+    """A step of several rows a source, and one whose memory is repeated for each row."""
+    model = make(**options)
+    src, lengths = sources()
+    rows, tokens = torch.arange(13).repeat_interleave(3), torch.randint(0, 23, (39,))
+    with torch.inference_mode():
+        memory, state = model.decoder.prepare(model.encoder(src, lengths), invariant=True)
+        state = state.index_select(rows)
+        shared = model.decoder.step(tokens, state, memory, beams=3)
+        repeated = model.decoder.step(tokens, state, memory.index_select(rows))
+    for mine, theirs in zip(shared.state.hidden, repeated.state.hidden, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    torch.testing.assert_close(shared.features, repeated.features)
+    if repeated.weights is not None:
+        assert shared.weights.shape == (39, 9)
+        torch.testing.assert_close(shared.weights, repeated.weights)
+        torch.testing.assert_close(shared.context, repeated.context)
