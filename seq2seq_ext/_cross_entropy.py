@@ -11,9 +11,14 @@ from torch import Tensor
 
 from . import _checks, reference
 from ._double_backward import double_backward
-from ._routing import cast, cast_dtypes, has_kernel, is_strict, without_autocast
+from ._routing import cast, cast_dtypes, has_kernel, is_strict, needs_grad, without_autocast
 
 OptionalTensor = Tensor | None
+
+# On the CPU the forward leaves the backward as many logits as fit into this (bytes): of a small
+# problem all, so that a quarter of the work is saved; of a large one next to none.
+KEPT_BYTES = 32 << 20
+KEPT_WORDS = 384  # of how many words at a time: csrc/kernels/common/params.h
 
 
 def linear_cross_entropy(
@@ -30,9 +35,10 @@ def linear_cross_entropy(
     """``cross_entropy(hidden @ weight.T + bias, target)`` of torch.nn.functional, without the
     logits in memory.
 
-    Differentiable twice in hidden, weight and bias. The forward keeps one number a row; the
-    backward computes the logits again, some words at a time. Positions to ignore cost nothing on
-    the CPU. The second derivative goes through `reference`, logits and all.
+    Differentiable twice in hidden, weight and bias. The forward keeps one number a row, and on the
+    CPU at most 32 MiB of logits; the backward computes the others again, some words at a time.
+    Positions to ignore cost nothing on the CPU. The second derivative goes through `reference`,
+    logits and all.
 
     Args:
         hidden: (..., H).
@@ -82,8 +88,10 @@ def linear_cross_entropy(
                 )
         if has_kernel(hidden):
             rows, targets = hidden.reshape(target.numel(), hidden.shape[-1]), target.reshape(-1)
+            backward = needs_grad(hidden, weight, [] if bias is None else [bias])
+            kept = _words_to_keep(rows, weight) if backward and hidden.is_cpu else 0
             loss: Tensor = ops.kernels.linear_cross_entropy(
-                rows, weight, targets, bias, class_weight, *options.values()
+                rows, weight, targets, bias, class_weight, *options.values(), kept
             )[0]
             return loss.reshape(target.shape) if reduction == "none" else loss
         _check_targets(target, weight.shape[0], ignore_index)
@@ -95,6 +103,12 @@ def linear_cross_entropy(
         _checks.types(class_weight=class_weight, ignore_index=ignore_index)
         _checks.types(label_smoothing=label_smoothing)
         raise
+
+
+def _words_to_keep(hidden: Tensor, weight: Tensor) -> int:
+    rows, words = hidden.shape[0], weight.shape[0]
+    fitting = KEPT_BYTES // ((rows + 1) * reference.state_dtype(hidden.dtype).itemsize)
+    return words if fitting >= words else fitting // KEPT_WORDS * KEPT_WORDS
 
 
 # --------------------------------------------------------------------------------------------------
@@ -162,7 +176,8 @@ def _fake_loss(
     ignore_index: int,
     label_smoothing: float,
     reduction: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+    kept: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     _check(hidden, weight, target, bias, class_weight, label_smoothing, reduction)
     rows = (hidden.shape[0],)
     state = reference.state_dtype(hidden.dtype)
@@ -170,6 +185,7 @@ def _fake_loss(
         hidden.new_empty(rows if reduction == "none" else (), dtype=state),
         hidden.new_empty(rows, dtype=state),
         hidden.new_empty((2,), dtype=state),
+        hidden.new_empty((*rows, kept), dtype=state),
     )
 
 
@@ -195,15 +211,15 @@ FAKES: dict[str, Callable[..., Any]] = {
 
 
 def _setup(ctx: Any, inputs: Any, output: Any) -> None:
-    hidden, weight, target, bias, class_weight, *ctx.options = inputs
-    _, lse, sums = output
-    ctx.save_for_backward(hidden, weight, target, bias, class_weight, lse, sums)
+    hidden, weight, target, bias, class_weight, *ctx.options, _kept = inputs
+    _, lse, sums, logits = output
+    ctx.save_for_backward(hidden, weight, target, bias, class_weight, lse, sums, logits)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ops: Any, ctx: Any, d_loss: OptionalTensor, *_: OptionalTensor) -> tuple[Any, ...]:
     if d_loss is None:
-        return (None,) * 8
+        return (None,) * 9
     need_hidden, need_weight, _target, need_bias, *_rest = ctx.needs_input_grad
     wanted = need_hidden | need_weight << 1 | need_bias << 2
     d_hidden, d_weight, d_bias = ops.linear_cross_entropy_backward(
@@ -214,10 +230,7 @@ def _backward(ops: Any, ctx: Any, d_loss: OptionalTensor, *_: OptionalTensor) ->
         d_weight if need_weight else None,
         None,
         d_bias if need_bias else None,
-        None,
-        None,
-        None,
-        None,
+        *(None,) * 5,
     )
 
 
@@ -227,7 +240,8 @@ AUTOGRAD: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 
 
 def _setup_double(ctx: Any, inputs: Any, output: Any) -> None:
-    d_loss, hidden, weight, target, bias, class_weight, _lse, _sums, *options, ctx.wanted = inputs
+    d_loss, hidden, weight, target, bias, class_weight, *_saved = inputs[:9]
+    *options, ctx.wanted = inputs[9:]
     ctx.options = dict(zip(("ignore_index", "label_smoothing", "reduction"), options, strict=True))
     ctx.save_for_backward(d_loss, hidden, weight, target, bias, class_weight)
     ctx.set_materialize_grads(False)
@@ -253,7 +267,7 @@ def _backward_double(
         ctx.wanted,
         (dd_hidden, dd_weight, dd_bias),
     )
-    return (g, x, w, None, b[0] if b else None, *(None,) * 7)
+    return (g, x, w, None, b[0] if b else None, *(None,) * 8)
 
 
 def register_double_backward(namespace: str) -> None:

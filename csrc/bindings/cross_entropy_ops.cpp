@@ -32,6 +32,11 @@ void expect_targets(const Tensor& target, int64_t V, int64_t ignore_index) {
   }
 }
 
+void expect_kept(int64_t kept, int64_t V) {
+  if (kept == V || (kept >= 0 && kept < V && kept % kernels::kKeptWords == 0)) return;
+  fail("kept", std::to_string(kept), "V = ", V, " or a smaller multiple of ", kernels::kKeptWords);
+}
+
 // The arguments that forward and backward share: checked, and kept alive.
 class Arguments {
  public:
@@ -96,10 +101,10 @@ class Arguments {
   std::vector<Tensor> kept_;
 };
 
-std::tuple<Tensor, Tensor, Tensor> linear_cross_entropy(
+std::tuple<Tensor, Tensor, Tensor, Tensor> linear_cross_entropy(
     const Tensor& hidden, const Tensor& weight, const Tensor& target, const OptionalTensor& bias,
     const OptionalTensor& class_weight, int64_t ignore_index, double label_smoothing,
-    const std::string& reduction) {
+    const std::string& reduction, int64_t kept) {
   const Arguments args(hidden, weight, target, bias, class_weight, ignore_index, label_smoothing,
                        reduction);
   kernels::CrossEntropyForwardParams p{args.in};
@@ -110,15 +115,19 @@ std::tuple<Tensor, Tensor, Tensor> linear_cross_entropy(
   p.loss = loss.mutable_data_ptr();
   p.lse = lse.mutable_data_ptr();
   p.sums = sums.mutable_data_ptr();
+  expect_kept(kept, p.in.V);
+  const Tensor logits = allocate(hidden, {p.in.N, kept}, state);
+  p.kept = kept;
+  p.logits = logits.mutable_data_ptr();
   expect_ok(backend::run(p, hidden));
-  return {loss, lse, sums};
+  return {loss, lse, sums, logits};
 }
 
 std::tuple<Tensor, Tensor, Tensor> linear_cross_entropy_backward(
     const Tensor& d_loss, const Tensor& hidden, const Tensor& weight, const Tensor& target,
     const OptionalTensor& bias, const OptionalTensor& class_weight, const Tensor& lse,
-    const Tensor& sums, int64_t ignore_index, double label_smoothing, const std::string& reduction,
-    int64_t wanted) {
+    const Tensor& sums, const Tensor& logits, int64_t ignore_index, double label_smoothing,
+    const std::string& reduction, int64_t wanted) {
   Arguments args(hidden, weight, target, bias, class_weight, ignore_index, label_smoothing,
                  reduction);
   kernels::CrossEntropyBackwardParams p{args.in};
@@ -129,12 +138,17 @@ std::tuple<Tensor, Tensor, Tensor> linear_cross_entropy_backward(
   }
   expect_shape(lse, {p.in.N}, "lse");
   expect_shape(sums, {2}, "sums");
+  expect_dims(logits, 2, "logits", "N, kept");
+  p.kept = logits.size(1);
+  expect_kept(p.kept, p.in.V);
+  expect_shape(logits, {p.in.N, p.kept}, "logits");
   const std::pair<const Tensor*, const char*> given[] = {
-      {&d_loss, "d_loss"}, {&lse, "lse"}, {&sums, "sums"}};
+      {&d_loss, "d_loss"}, {&lse, "lse"}, {&sums, "sums"}, {&logits, "logits"}};
   for (const auto& [tensor, name] : given) expect_device(*tensor, hidden, name, "hidden");
   p.d_loss = args.keep_state(d_loss, hidden, "d_loss");
   p.lse = args.keep_state(lse, hidden, "lse");
   p.sums = args.keep_state(sums, hidden, "sums");
+  p.logits = args.keep_state(logits, hidden, "logits");
 
   const auto grad = [&](int bit, std::initializer_list<int64_t> sizes) {
     return wanted >> bit & 1 ? allocate(hidden, sizes) : nothing(hidden);

@@ -9,6 +9,7 @@
 // save: return what the backward needs (saved_gates, saved_cells); else those are empty.
 // wanted: which gradients to compute, bit 0 x, 1 h0, 2 c0, 3 + n weights[n]; the others come back
 // with shape (0,). Of linear_cross_entropy: bit 0 hidden, 1 weight, 2 bias.
+// kept: logits (N, kept) of the first words, for the backward.
 #define REGISTER_SCHEMAS(name, m) STABLE_TORCH_LIBRARY(name, m)  // expands the name
 
 REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
@@ -50,13 +51,13 @@ REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
       "Tensor indices)");
   m.def(
       "linear_cross_entropy(Tensor hidden, Tensor weight, Tensor target, Tensor? bias, "
-      "Tensor? class_weight, int ignore_index, float label_smoothing, str reduction) -> "
-      "(Tensor loss, Tensor lse, Tensor sums)");
+      "Tensor? class_weight, int ignore_index, float label_smoothing, str reduction, "
+      "int kept) -> (Tensor loss, Tensor lse, Tensor sums, Tensor logits)");
   m.def(
       "linear_cross_entropy_backward(Tensor d_loss, Tensor hidden, Tensor weight, Tensor target, "
-      "Tensor? bias, Tensor? class_weight, Tensor lse, Tensor sums, int ignore_index, "
-      "float label_smoothing, str reduction, int wanted) -> (Tensor d_hidden, Tensor d_weight, "
-      "Tensor d_bias)");
+      "Tensor? bias, Tensor? class_weight, Tensor lse, Tensor sums, Tensor logits, "
+      "int ignore_index, float label_smoothing, str reduction, int wanted) -> (Tensor d_hidden, "
+      "Tensor d_weight, Tensor d_bias)");
   m.def("cpu_isa() -> str");
   m.def(
       "sequence_plan(str cell, ScalarType dtype, int T, int B, int I, int H, int P, "

@@ -48,7 +48,7 @@ Shape loss_shape(const kernels::CrossEntropyInputs& in) {
 
 py::tuple forward(const py::array& hidden, const py::array& weight, const py::array& target,
                   const MaybeArray& bias, const MaybeArray& class_weight, int64_t ignore_index,
-                  double label_smoothing, const std::string& reduction, int threads) {
+                  double label_smoothing, const std::string& reduction, int threads, int64_t kept) {
   kernels::CrossEntropyForwardParams p{};
   p.in =
       inputs(hidden, weight, target, bias, class_weight, ignore_index, label_smoothing, reduction);
@@ -58,15 +58,18 @@ py::tuple forward(const py::array& hidden, const py::array& weight, const py::ar
   p.loss = loss.mutable_data();
   p.lse = lse.mutable_data();
   p.sums = sums.mutable_data();
+  py::array logits = output(state, {p.in.N, kept});
+  p.kept = kept;
+  p.logits = logits.mutable_data();
   launch(&launchers::cross_entropy_forward, p, threads);
-  return py::make_tuple(loss, lse, sums);
+  return py::make_tuple(loss, lse, sums, logits);
 }
 
 py::tuple backward(const py::array& d_loss, const py::array& lse, const py::array& sums,
                    const py::array& hidden, const py::array& weight, const py::array& target,
                    const MaybeArray& bias, const MaybeArray& class_weight, int64_t ignore_index,
                    double label_smoothing, const std::string& reduction, int threads,
-                   const std::string& wanted) {
+                   const std::string& wanted, const MaybeArray& logits) {
   kernels::CrossEntropyBackwardParams p{};
   p.in =
       inputs(hidden, weight, target, bias, class_weight, ignore_index, label_smoothing, reduction);
@@ -74,6 +77,8 @@ py::tuple backward(const py::array& d_loss, const py::array& lse, const py::arra
   p.d_loss = input(d_loss, "d_loss", state, loss_shape(p.in));
   p.lse = input(lse, "lse", state, {p.in.N});
   p.sums = input(sums, "sums", state, {2});
+  p.kept = logits ? logits->shape(logits->ndim() - 1) : 0;
+  p.logits = input(logits, "logits", state, {p.in.N, p.kept});
   py::array grads[] = {output(p.in.dtype, {p.in.N, p.in.H}), output(p.in.dtype, {p.in.V, p.in.H}),
                        output(p.in.dtype, {p.in.V})};
   void** const pointers[] = {&p.d_hidden, &p.d_weight, &p.d_bias};
@@ -93,14 +98,15 @@ void bind_cross_entropy(py::module_& m) {
   using namespace py::literals;
   m.def("cross_entropy_forward", &forward, "hidden"_a, "weight"_a, "target"_a, py::kw_only(),
         "bias"_a = py::none(), "class_weight"_a = py::none(), "ignore_index"_a = -100,
-        "label_smoothing"_a = 0.0, "reduction"_a = "mean", "threads"_a = 1,
-        "hidden (N, H), weight (V, H), target (N) -> loss (1) or (N), lse (N), sums (2)");
+        "label_smoothing"_a = 0.0, "reduction"_a = "mean", "threads"_a = 1, "kept"_a = 0,
+        "hidden (N, H), weight (V, H), target (N) -> loss (1) or (N), lse (N), sums (2), logits "
+        "(N, kept)");
   m.def("cross_entropy_backward", &backward, "d_loss"_a, "lse"_a, "sums"_a, "hidden"_a, "weight"_a,
         "target"_a, py::kw_only(), "bias"_a = py::none(), "class_weight"_a = py::none(),
         "ignore_index"_a = -100, "label_smoothing"_a = 0.0, "reduction"_a = "mean", "threads"_a = 1,
-        "wanted"_a = "hwb",
-        "d_loss (1) or (N), the forward's lse and sums, its arguments -> d_hidden (N, H), "
-        "d_weight (V, H), d_bias (V), each None unless its letter is in `wanted`");
+        "wanted"_a = "hwb", "logits"_a = py::none(),
+        "d_loss (1) or (N), the forward's lse and sums, its arguments, the logits it kept -> "
+        "d_hidden (N, H), d_weight (V, H), d_bias (V), each None unless its letter is in `wanted`");
 }
 
 }  // namespace seq2seq_ext::kernels_python

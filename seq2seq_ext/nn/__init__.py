@@ -6,7 +6,7 @@ from seq2seq_ext.nn.bridge import Bridge
 from seq2seq_ext.nn.cells import GRUCell, LSTMCell, RNNCell
 from seq2seq_ext.nn.decoder import Decoder, DecoderMemory, DecoderOutput, DecoderState, DecoderStep
 from seq2seq_ext.nn.encoder import Encoder, EncoderOutput
-from seq2seq_ext.nn.loss import CrossEntropy
+from seq2seq_ext.nn.loss import CrossEntropy, LinearCrossEntropy
 from seq2seq_ext.nn.rnn import GRU, LSTM, RNN
 from seq2seq_ext.nn.seq2seq import Seq2Seq, Seq2SeqOutput
 
@@ -27,6 +27,7 @@ __all__ = [
     "EncoderOutput",
     "GRUCell",
     "LSTMCell",
+    "LinearCrossEntropy",
     "RNNCell",
     "Seq2Seq",
     "Seq2SeqOutput",

@@ -16,6 +16,7 @@ from seq2seq_ext.nn.attention import Attention, AttentionMemory
 from seq2seq_ext.nn.bridge import Bridge, last_output, mean_output
 from seq2seq_ext.nn.cells import RNNCell
 from seq2seq_ext.nn.encoder import Encoder, EncoderOutput, make_rnn
+from seq2seq_ext.nn.loss import LinearCrossEntropy
 
 
 class DecoderState(NamedTuple):
@@ -63,6 +64,10 @@ class DecoderOutput(NamedTuple):
     context: Tensor  # (B, T, C) with attention; (B, C) without
     weights: Tensor | None  # (B, T, S)
     state: DecoderState
+
+
+# Of all steps: features, and DecoderOutput's fields but the logits.
+_Steps = tuple[Tensor, Tensor, Tensor, Tensor | None, DecoderState]
 
 
 class Decoder(nn.Module):
@@ -201,9 +206,15 @@ class Decoder(nn.Module):
         """W_o features + b_o: (..., H) -> (..., V)."""
         if self.output is not None:
             return self.output(features)
+        return F.linear(*self.readout(features))
+
+    def readout(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """features, projected where W_o wants it, W_o and b_o: for `ops.linear_cross_entropy`."""
+        if self.output is not None:
+            return features, self.output.weight, self.output.bias
         if self.projection is not None:
             features = self.projection(features)
-        return F.linear(features, self.embedding.weight, self.output_bias)
+        return features, self.embedding.weight, self.output_bias
 
     def output_parameters(self) -> tuple[Tensor, Tensor]:
         """W_o (V, H) and b_o (V), a projection folded in: for `ops.vocab_pick`, step after step."""
@@ -323,8 +334,27 @@ class Decoder(nn.Module):
 
         Raises ValueError, TypeError, IndexError: wrong shape, dtype, ratio, ids out of range.
         """
+        features, *_ = steps = self._run(tgt_in, encoded, teacher_forcing_ratio)
+        return DecoderOutput(self.logits(features), *steps[1:])
+
+    def loss(
+        self,
+        tgt_in: Tensor,
+        encoded: EncoderOutput,
+        target: Tensor,
+        criterion: LinearCrossEntropy,
+        *,
+        teacher_forcing_ratio: float = 1.0,
+    ) -> Tensor:
+        """`criterion` of target (B, T), y_1 ... y_T, and the logits that `forward` would return;
+        those are not kept in memory."""
+        features, *_ = self._run(tgt_in, encoded, teacher_forcing_ratio)
+        features, weight, bias = self.readout(features)
+        return criterion(features, weight, target, bias)
+
+    def _run(self, tgt_in: Tensor, encoded: EncoderOutput, ratio: float) -> _Steps:
         check_tokens("Decoder", "tgt_in", tgt_in, 2, self.embedding)
-        check_probability("Decoder", "teacher_forcing_ratio", teacher_forcing_ratio)
+        check_probability("Decoder", "teacher_forcing_ratio", ratio)
         if tgt_in.size(0) != encoded.outputs.size(0):
             raise ValueError(
                 f"Decoder: tgt_in must have the source's {encoded.outputs.size(0)} rows, "
@@ -336,11 +366,11 @@ class Decoder(nn.Module):
             )
         memory, state = self.prepare(encoded)
         x = self._embed(tgt_in)
-        if teacher_forcing_ratio == 1 and not self.input_feeding:
+        if ratio == 1 and not self.input_feeding:
             return self._run_sequence(x, memory, state)
-        return self._run_steps(x, memory, state, teacher_forcing_ratio)
+        return self._run_steps(x, memory, state, ratio)
 
-    def _run_sequence(self, x: Tensor, memory: DecoderMemory, state: DecoderState) -> DecoderOutput:
+    def _run_sequence(self, x: Tensor, memory: DecoderMemory, state: DecoderState) -> _Steps:
         if self.context == "every_step":
             assert memory.context is not None
             context = memory.context.to(x.dtype)[:, None].expand(-1, x.size(1), -1)
@@ -353,12 +383,11 @@ class Decoder(nn.Module):
             hidden, h_n = self.rnn(x, hx)
             final = DecoderState(h_n.unbind(), None, None)
         features, read, weights = self._read(hidden, memory)
-        features = self._drop(features)
-        return DecoderOutput(self.logits(features), hidden, read, weights, final)
+        return self._drop(features), hidden, read, weights, final
 
     def _run_steps(
         self, x: Tensor, memory: DecoderMemory, state: DecoderState, ratio: float
-    ) -> DecoderOutput:
+    ) -> _Steps:
         steps: list[DecoderStep] = []
         output = self.output_parameters() if ratio < 1 else None
         for t in range(x.size(1)):
@@ -375,4 +404,4 @@ class Decoder(nn.Module):
         if self.attention is not None:
             context = torch.stack([step.context for step in steps], 1)
             weights = torch.stack([step.weights for step in steps if step.weights is not None], 1)
-        return DecoderOutput(self.logits(features), hidden, context, weights, state)
+        return features, hidden, context, weights, state

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Cross entropy of a sequence model."""
+"""Cross entropy of a sequence model: of its logits, or of what its output layer reads."""
 
 from __future__ import annotations
 
@@ -7,10 +7,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seq2seq_ext import ops
 from seq2seq_ext.nn._checks import check_choice, check_probability
 
 
-class CrossEntropy(nn.Module):
+class _Loss(nn.Module):
+    """The options that both losses have."""
+
+    def __init__(
+        self, *, ignore_index: int = -100, label_smoothing: float = 0.0, reduction: str = "mean"
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        check_probability(name, "label_smoothing", label_smoothing)
+        check_choice(name, "reduction", reduction, ("mean", "sum", "none"))
+        self.ignore_index, self.reduction = ignore_index, reduction
+        self.label_smoothing = float(label_smoothing)
+
+    def extra_repr(self) -> str:
+        return (
+            f"ignore_index={self.ignore_index}, label_smoothing={self.label_smoothing}, "
+            f"reduction={self.reduction!r}"
+        )
+
+
+class CrossEntropy(_Loss):
     """-log P(target) with label smoothing, over all positions whose target is not ignore_index.
 
     As `torch.nn.CrossEntropyLoss`, except: the classes stand last, the mean over no target at all
@@ -26,21 +47,6 @@ class CrossEntropy(nn.Module):
     Raises ValueError, TypeError: shapes that do not fit, argument out of range. IndexError: a
     target out of 0..V-1.
     """
-
-    def __init__(
-        self, *, ignore_index: int = -100, label_smoothing: float = 0.0, reduction: str = "mean"
-    ) -> None:
-        super().__init__()
-        check_probability("CrossEntropy", "label_smoothing", label_smoothing)
-        check_choice("CrossEntropy", "reduction", reduction, ("mean", "sum", "none"))
-        self.ignore_index, self.reduction = ignore_index, reduction
-        self.label_smoothing = float(label_smoothing)
-
-    def extra_repr(self) -> str:
-        return (
-            f"ignore_index={self.ignore_index}, label_smoothing={self.label_smoothing}, "
-            f"reduction={self.reduction!r}"
-        )
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         if logits.shape[:-1] != target.shape:
@@ -62,3 +68,29 @@ class CrossEntropy(nn.Module):
         if self.reduction == "sum":
             return loss
         return loss / (target != self.ignore_index).sum().clamp(min=1)
+
+
+class LinearCrossEntropy(_Loss):
+    """`CrossEntropy` of the logits ``features @ weight.T + bias``, which are not kept in memory
+    (`ops.linear_cross_entropy`). Weight and bias are the output layer's; it has none of its own.
+
+    Args: as for `CrossEntropy`.
+
+    Shapes: features (..., H), weight (V, H), target (...) int64, bias (V) or None -> () float32
+    (float64 for float64), or (...) for "none".
+
+    Raises ValueError, TypeError, IndexError: as `CrossEntropy`.
+    """
+
+    def forward(
+        self, features: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
+        return ops.linear_cross_entropy(
+            features,
+            weight,
+            target,
+            bias,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            reduction=self.reduction,
+        )

@@ -18,6 +18,7 @@ from seq2seq_ext.generation import (
 from seq2seq_ext.generation.output import Callback
 from seq2seq_ext.nn.decoder import Decoder, DecoderOutput
 from seq2seq_ext.nn.encoder import Encoder, EncoderOutput
+from seq2seq_ext.nn.loss import LinearCrossEntropy
 
 
 class Seq2SeqOutput(NamedTuple):
@@ -170,6 +171,23 @@ class Seq2Seq(nn.Module):
         if return_details:
             return Seq2SeqOutput(decoded.logits, encoded, decoded)
         return decoded.logits
+
+    def loss(
+        self,
+        src: Tensor,
+        src_lengths: Tensor | Sequence[int] | None,
+        tgt_in: Tensor,
+        target: Tensor,
+        criterion: LinearCrossEntropy,
+        *,
+        teacher_forcing_ratio: float = 1.0,
+    ) -> Tensor:
+        """`criterion` of target (B, T), the tokens after those of tgt_in, and the logits that
+        `forward` would return; those are not kept in memory."""
+        encoded = self.encoder(src, src_lengths)
+        return self.decoder.loss(
+            tgt_in, encoded, target, criterion, teacher_forcing_ratio=teacher_forcing_ratio
+        )
 
     def generate(
         self,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seq2seq_ext.data.batching import Batch, Batches, Example, collate
 from seq2seq_ext.data.tokenizer import PAD
-from seq2seq_ext.nn import CrossEntropy
+from seq2seq_ext.nn import LinearCrossEntropy
 from seq2seq_ext.training.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from seq2seq_ext.training.config import TrainConfig
 from seq2seq_ext.training.translator import ModelError, Translator
@@ -80,8 +80,8 @@ class Trainer:
         self.extra = extra or {}
         self.model = translator.model.to(config.parameter_dtype)
         self.batches = Batches(train, config.batch_size, seed=config.seed)
-        self.loss = CrossEntropy(ignore_index=PAD, label_smoothing=config.label_smoothing)
-        self.valid_loss = CrossEntropy(ignore_index=PAD, reduction="sum")
+        self.loss = LinearCrossEntropy(ignore_index=PAD, label_smoothing=config.label_smoothing)
+        self.valid_loss = LinearCrossEntropy(ignore_index=PAD, reduction="sum")
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         self.progress = Progress()
 
@@ -143,19 +143,23 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         with self._precision():
-            logits = self.model(
-                batch.source,
-                batch.source_lengths,
-                batch.target_in,
-                teacher_forcing_ratio=self.config.teacher_forcing,
-            )
-            loss: Tensor = self.loss(logits, batch.target_out)
+            loss = self._loss(batch, self.loss, self.config.teacher_forcing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.config.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         return float(loss.detach())
+
+    def _loss(self, batch: Batch, criterion: LinearCrossEntropy, ratio: float = 1.0) -> Tensor:
+        return self.model.loss(
+            batch.source,
+            batch.source_lengths,
+            batch.target_in,
+            batch.target_out,
+            criterion,
+            teacher_forcing_ratio=ratio,
+        )
 
     def _rate(self) -> float:
         rate = self.config.learning_rate * self.progress.rate_scale
@@ -177,8 +181,7 @@ class Trainer:
         total, tokens = 0.0, 0
         with torch.no_grad(), self._precision():
             for batch in self._valid_batches():
-                logits = self.model(batch.source, batch.source_lengths, batch.target_in)
-                total += float(self.valid_loss(logits, batch.target_out))
+                total += float(self._loss(batch, self.valid_loss))
                 tokens += batch.target_tokens
         self.model.train()
         return total / max(tokens, 1)

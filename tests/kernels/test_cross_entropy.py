@@ -91,11 +91,12 @@ def solve(p, d_loss):
     return results
 
 
-def run(kernels, p, d_loss, threads=1, wanted="hwb"):
+def run(kernels, p, d_loss, threads=1, wanted="hwb", kept=0):
     args, options = p.arguments()
-    loss, lse, sums = kernels.cross_entropy_forward(*args, **options, threads=threads)
+    options["threads"] = threads
+    loss, lse, sums, logits = kernels.cross_entropy_forward(*args, **options, kept=kept)
     grads = kernels.cross_entropy_backward(
-        d_loss, lse, sums, *args, **options, threads=threads, wanted=wanted
+        d_loss, lse, sums, *args, **options, wanted=wanted, logits=logits
     )
     return loss, *grads
 
@@ -154,6 +155,24 @@ def test_bits_do_not_depend_on_threads(kernels, rng, dtype, N, H, V):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_row_has_the_same_loss_alone(kernels, rng, dtype):
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kept", [384, 768, 901])
+def test_kept_logits_change_no_bit(cpu_kernels, rng, dtype, kept):
+    p = make(rng, dtype, 300, 33, 901, weighted=True, label_smoothing=0.1)
+    d_loss = gradient_of_loss(rng, p)
+    again = run(cpu_kernels, p, d_loss)
+    for threads in (1, 2, 3):
+        once = run(cpu_kernels, p, d_loss, threads, kept=kept)
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(once, again, strict=True))
+
+
+@pytest.mark.parametrize("kept", [1, 385, 902, 1152])
+def test_wrong_number_of_kept_logits(cpu_kernels, rng, kept):
+    args, options = make(rng, "float32", 3, 5, 901).arguments()
+    with pytest.raises(ValueError, match="cross_entropy_forward: kept"):
+        cpu_kernels.cross_entropy_forward(*args, **options, kept=kept)
+
+
     p = make(rng, dtype, 230, 65, 700, reduction="none")
     whole = kernels.cross_entropy_forward(*p.arguments()[0], **p.arguments()[1])[0]
     for n in (0, 5, 229):

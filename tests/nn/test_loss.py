@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from seq2seq_ext.nn import CrossEntropy
+from seq2seq_ext.nn import CrossEntropy, LinearCrossEntropy, Seq2Seq
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 1.0])
@@ -53,3 +53,66 @@ def test_errors():
         CrossEntropy()(torch.zeros(2, 3, 7), torch.zeros(2, 4, dtype=torch.int64))
     with pytest.raises(IndexError):
         CrossEntropy()(torch.zeros(2, 7), torch.tensor([1, 7]))
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("bias", [False, True], ids=["nobias", "bias"])
+def test_linear_is_the_same_of_logits_not_made(label_smoothing, reduction, bias):
+    options = {"ignore_index": 0, "label_smoothing": label_smoothing, "reduction": reduction}
+    features = torch.randn(3, 4, 5, dtype=torch.float64, requires_grad=True)
+    output = nn.Linear(5, 7, bias=bias, dtype=torch.float64)
+    target = torch.randint(7, (3, 4))
+    target[1, 1:] = 0
+    got = LinearCrossEntropy(**options)(features, output.weight, target, output.bias)
+    want = CrossEntropy(**options)(output(features), target)
+    torch.testing.assert_close(got, want)
+    leaves = [features, *output.parameters()]
+    g = torch.randn_like(want)
+    torch.testing.assert_close(
+        torch.autograd.grad(got, leaves, g), torch.autograd.grad(want, leaves, g)
+    )
+
+
+def test_linear_owns_options_only():
+    loss = LinearCrossEntropy(ignore_index=3, label_smoothing=0.1, reduction="sum")
+    assert not loss.state_dict()
+    assert repr(loss) == (
+        "LinearCrossEntropy(ignore_index=3, label_smoothing=0.1, reduction='sum')"
+    )
+    with pytest.raises(ValueError, match="LinearCrossEntropy: label_smoothing must lie in"):
+        LinearCrossEntropy(label_smoothing=-1.0)
+    with pytest.raises(ValueError, match=r"target: expected shape \(2, 3\), got shape \(3,\)"):
+        loss(torch.zeros(2, 3, 4), torch.zeros(7, 4), torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(IndexError, match="target: expected 0 to 6, or ignore_index 3, got 7"):
+        loss(torch.zeros(1, 4), torch.zeros(7, 4), torch.tensor([7]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"context": "every_step", "cell": "lstm"},
+        {"input_feeding": True},
+        {"tied_embeddings": True, "embedding_size": 6},
+        {"tied_embeddings": True, "embedding_size": 10},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("ratio", [1.0, 0.5])
+def test_model_loss_is_that_of_its_logits(options, ratio):
+    model = Seq2Seq.build(11, 13, **({"embedding_size": 6, "hidden_size": 6} | options)).double()
+    src, lengths = torch.randint(3, 11, (4, 5)), torch.tensor([5, 2, 4, 3])
+    tgt_in, target = torch.randint(3, 13, (4, 6)), torch.randint(0, 13, (4, 6))
+    results = []
+    for fused in (False, True):
+        torch.manual_seed(7)  # scheduled sampling draws
+        if fused:
+            criterion = LinearCrossEntropy(ignore_index=0, label_smoothing=0.1)
+            drawn = {"teacher_forcing_ratio": ratio}
+            loss = model.loss(src, lengths, tgt_in, target, criterion, **drawn)
+        else:
+            logits = model(src, lengths, tgt_in, teacher_forcing_ratio=ratio)
+            loss = CrossEntropy(ignore_index=0, label_smoothing=0.1)(logits, target)
+        results.append((loss, *torch.autograd.grad(loss, list(model.parameters()))))
+    torch.testing.assert_close(*results)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seq2seq_ext import ops, reference
+from seq2seq_ext import _cross_entropy, ops, reference
 from tests.ops.cases import BACKENDS, KERNELS, ROOT, error, with_dtypes
 
 SIZES = [(1, 1, 1), (7, 7, 7), (63, 65, 500), (65, 63, 1), (500, 7, 65), (7, 500, 63), (65, 1, 7)]
@@ -150,6 +150,20 @@ def test_threads(module, dtype, sizes):
     first = solve(module, p)
     torch.set_num_threads(2)
     assert all(torch.equal(a, b) for a, b in zip(first, solve(module, p), strict=True))
+
+
+@pytest.mark.parametrize(("backend", "dtype"), with_dtypes(["cpu"]))
+@pytest.mark.parametrize("kept", [0, 384, 1152])
+def test_kept_logits_change_no_bit(module, dtype, kept, monkeypatch):
+    N = 300
+    p = make(dtype, N, 33, 1201, weighted=True, label_smoothing=0.1)
+    results = [solve(module, p)]  # all kept
+    for bytes_kept in ((N + 1) * kept * reference.state_dtype(dtype).itemsize, 0):
+        monkeypatch.setattr(_cross_entropy, "KEPT_BYTES", bytes_kept)
+        results.append(solve(module, p))
+    for a, b, c in zip(*results, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

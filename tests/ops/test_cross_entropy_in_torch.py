@@ -81,7 +81,7 @@ def test_errors_of_the_op_itself():
     """What comes past `ops`: the C++ checks."""
     op = torch.ops.seq2seq_ext.linear_cross_entropy
     hidden, weight, target = t(3, 4), t(7, 4), t(3, dtype=i64)
-    rest = (None, None, -100, 0.0, "mean")
+    rest = (None, None, -100, 0.0, "mean", 0)
     for arguments, message in (
         ((t(3), weight, target, *rest), "hidden: expected 2 dimensions (B, H), got shape (3,)"),
         ((hidden, t(7, 5), target, *rest), "weight: expected shape (7, 4), got shape (7, 5)"),
@@ -93,21 +93,29 @@ def test_errors_of_the_op_itself():
             "class_weight: expected hidden's dtype float32, got float64",
         ),
         (
-            (hidden, weight, target, None, None, -100, 2.0, "mean"),
+            (hidden, weight, target, None, None, -100, 2.0, "mean", 0),
             "label_smoothing: expected 0 to 1, got 2",
         ),
         (
-            (hidden, weight, target, None, None, -100, 0.0, "avg"),
+            (hidden, weight, target, None, None, -100, 0.0, "avg", 0),
             "reduction: expected 'mean', 'sum' or 'none', got 'avg'",
+        ),
+        (
+            (hidden, weight, target, *rest[:-1], 3),
+            "kept: expected V = 7 or a smaller multiple of 384, got 3",
         ),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             op(*arguments)
     backward = torch.ops.seq2seq_ext.linear_cross_entropy_backward
     with pytest.raises(ValueError, match=re.escape("d_loss: expected shape (), got shape (2,)")):
-        backward(t(2), hidden, weight, target, None, None, t(3), t(2), -100, 0.0, "mean", 1)
+        backward(t(2), hidden, weight, target, None, None, t(3), t(2), t(3, 0), *rest[2:])
     with pytest.raises(ValueError, match=re.escape("lse: expected shape (3,), got shape (2,)")):
-        backward(t(), hidden, weight, target, None, None, t(2), t(2), -100, 0.0, "mean", 1)
+        backward(t(), hidden, weight, target, None, None, t(2), t(2), t(3, 0), *rest[2:])
+    with pytest.raises(
+        ValueError, match=re.escape("logits: expected shape (3, 7), got shape (2, 7)")
+    ):
+        backward(t(), hidden, weight, target, None, None, t(3), t(2), t(2, 7), *rest[2:])
 
 
 @pytest.mark.parametrize(
@@ -130,20 +138,21 @@ def test_wrong_types(name, value, expected):
 @pytest.mark.parametrize("requires_grad", [False, True], ids=["values", "gradients"])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("extras", [False, True], ids=["plain", "extras"])
-def test_opcheck(requires_grad, reduction, extras):
+@pytest.mark.parametrize("kept", [0, 7])
+def test_opcheck(requires_grad, reduction, extras, kept):
     hidden, weight = t(5, 4).requires_grad_(requires_grad), t(7, 4).requires_grad_(requires_grad)
     target = torch.tensor([0, 6, -100, 3, 3])
     bias = t(7).requires_grad_(requires_grad) if extras else None
     class_weight = t(7).abs() if extras else None
     options = (-100, 0.1 if extras else 0.0, reduction)
     args = (hidden, weight, target, bias, class_weight, *options)
-    torch.library.opcheck(torch.ops.seq2seq_ext.linear_cross_entropy.default, args)
+    torch.library.opcheck(torch.ops.seq2seq_ext.linear_cross_entropy.default, (*args, kept))
     if requires_grad:
         return
-    loss, lse, sums = torch.ops.seq2seq_ext.linear_cross_entropy(*args)
+    loss, *saved = torch.ops.seq2seq_ext.linear_cross_entropy(*args, kept)
     backward = torch.ops.seq2seq_ext.linear_cross_entropy_backward.default
     for wanted in (0b111, 0b001, 0b110):
-        args = (torch.randn_like(loss), hidden, weight, target, bias, class_weight, lse, sums)
+        args = (torch.randn_like(loss), hidden, weight, target, bias, class_weight, *saved)
         torch.library.opcheck(backward, (*args, *options, wanted))
 
 

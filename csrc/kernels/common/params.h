@@ -204,21 +204,29 @@ struct CrossEntropyInputs {
   Reduction reduction;
 };
 
+// How many words' logits are kept: all, or a multiple of this.
+constexpr int64_t kKeptWords = 384;
+
 struct CrossEntropyForwardParams {
   CrossEntropyInputs in;
   void* loss;  // (N) state for kNone, else (1)
   void* lse;   // (N) state, for the backward; 0 for ignored rows
   void* sums;  // (2) state, for the backward: kMean's divisor, and the sum of all class weights
+  // CPU only: the logits of the first words, for a backward that does not compute these again.
+  int64_t kept = 0;
+  void* logits = nullptr;  // (N, kept) state; 0 for ignored rows
 };
 
 struct CrossEntropyBackwardParams {
-  CrossEntropyInputs in;     // as given to the forward
-  const void* lse;           // from the forward
-  const void* sums;          // from the forward
-  const void* d_loss;        // (N) state for kNone, else (1)
-  void* d_hidden = nullptr;  // (N, H) dtype; null: not wanted, and so below
-  void* d_weight = nullptr;  // (V, H) dtype
-  void* d_bias = nullptr;    // (V) dtype
+  CrossEntropyInputs in;         // as given to the forward
+  const void* lse;               // from the forward
+  const void* sums;              // from the forward
+  const void* d_loss;            // (N) state for kNone, else (1)
+  int64_t kept = 0;              // as given to the forward
+  const void* logits = nullptr;  // from the forward
+  void* d_hidden = nullptr;      // (N, H) dtype; null: not wanted, and so below
+  void* d_weight = nullptr;      // (V, H) dtype
+  void* d_bias = nullptr;        // (V) dtype
   // CUDA: the logits' gradients are made for as many words at a time as keep within this (but never
   // fewer than one tile).
   int64_t work_bytes = int64_t{128} << 20;

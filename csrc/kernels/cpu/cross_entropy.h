@@ -15,6 +15,10 @@ int useful_threads(const Runtime& runtime, int64_t work, int64_t tasks) {
   return static_cast<int>(std::clamp<int64_t>(useful, 1, runtime.num_threads));
 }
 
+bool can_keep(int64_t kept, const CrossEntropyInputs& in) {
+  return kept >= 0 && (kept == in.V || (kept < in.V && kept % kKeptWords == 0));
+}
+
 template <class S>
 Status forward_as(const CrossEntropyForwardParams& p, const Runtime& runtime) {
   CrossEntropyForward<S> forward(p);
@@ -35,6 +39,7 @@ Status backward_as(const CrossEntropyBackwardParams& p, const Runtime& runtime) 
 }  // namespace
 
 Status cross_entropy_forward(const CrossEntropyForwardParams& p, const Runtime& runtime) {
+  if (!can_keep(p.kept, p.in)) return Status::invalid("cross_entropy_forward: kept");
   switch (p.in.dtype) {
     case DType::kFloat32:
       return forward_as<float>(p, runtime);
@@ -48,6 +53,7 @@ Status cross_entropy_forward(const CrossEntropyForwardParams& p, const Runtime& 
 }
 
 Status cross_entropy_backward(const CrossEntropyBackwardParams& p, const Runtime& runtime) {
+  if (!can_keep(p.kept, p.in)) return Status::invalid("cross_entropy_backward: kept");
   switch (p.in.dtype) {
     case DType::kFloat32:
       return backward_as<float>(p, runtime);

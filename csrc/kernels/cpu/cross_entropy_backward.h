@@ -22,7 +22,7 @@ class CrossEntropyBackward {
   static constexpr int NV = 4;
   static constexpr int kLanes = V::kLanes;
   static constexpr int64_t kColumns = NV * kLanes;  // of a panel
-  static constexpr int64_t kChunk = 4 * Block::kWords, kBlock = 256;
+  static constexpr int64_t kChunk = kKeptWords, kBlock = 256;
 
   explicit CrossEntropyBackward(const CrossEntropyBackwardParams& p)
       : p_(p),
@@ -142,12 +142,25 @@ class CrossEntropyBackward {
     const int64_t pass = rows_per_pass<P>(stride_);
     alignas(64) T logits[8 * kTileRows * Block::kStride];
     const S* const weight = static_cast<const S*>(in_.weight) + words.v * in_.H;
+    if (words.v < p_.kept) {
+      for (int64_t r = 0; r < rows_of(block); ++r) {
+        const int64_t i = block * kBlock + r;
+        const T* const kept = static_cast<const T*>(p_.logits) + rows_[i] * p_.kept + words.v;
+        std::copy_n(kept, words.count, logits);
+        gradient_row(words, i, logits, dz + r * kChunk);
+      }
+      return;
+    }
     for (int64_t r = 0; r < rows_of(block); r += pass) {
       const int64_t i = block * kBlock + r, rows = std::min(pass, rows_of(block) - r);
       row_products<P>(weight, in_.H, words.count, in_.H, hidden_.data() + i * stride_, stride_,
                       rows, logits, Block::kStride, block == 0 && r == 0);
       for (int64_t m = 0; m < rows; ++m) {
-        gradient_row(words, i + m, logits + m * Block::kStride, dz + (r + m) * kChunk);
+        T* const row = logits + m * Block::kStride;
+        for (int64_t j = 0; j < words.count; j += kLanes) {
+          store<T>(row + j, load(row + j) + load(words.bias + j));
+        }
+        gradient_row(words, i + m, row, dz + (r + m) * kChunk);
       }
     }
   }
@@ -156,9 +169,8 @@ class CrossEntropyBackward {
     const V lse(static_cast<const T*>(p_.lse)[rows_[i]]);
     const V sum(scales_[3 * i]), word(scales_[3 * i + 2]);
     for (int64_t j = 0; j < words.count; j += kLanes) {
-      const V z = load(logits + j) + load(words.bias + j);
       const V smooth = word * load(words.class_weight + j);
-      store<T>(logits + j, fma(sum, exp_of_negative(z - lse), -smooth));
+      store<T>(logits + j, fma(sum, exp_of_negative(load(logits + j) - lse), -smooth));
     }
     const int64_t own = in_.target[rows_[i]] - words.v;
     if (own >= 0 && own < words.count) logits[own] -= scales_[3 * i + 1];

@@ -46,6 +46,7 @@ class CrossEntropyForward {
 
   void run(const Member& member) {
     for (int64_t i = member.begin(count_); i < member.end(count_); ++i) begin_row(i);
+    clear_logits(member);
     member.barrier->wait();
     // Neighbouring tasks share a slice of the weights.
     for (int64_t task; (task = next_task_.fetch_add(1, std::memory_order_relaxed)) < tasks();) {
@@ -58,6 +59,15 @@ class CrossEntropyForward {
   }
 
  private:
+  // The kept logits of rows to ignore.
+  void clear_logits(const Member& member) {
+    if (p_.kept == 0) return;
+    for (int64_t n = member.begin(in_.N); n < member.end(in_.N); ++n) {
+      if (in_.target[n] == in_.ignore_index) std::fill_n(logits_row(n), p_.kept, T(0));
+    }
+  }
+  T* logits_row(int64_t n) const { return static_cast<T*>(p_.logits) + n * p_.kept; }
+
   void begin_row(int64_t i) {
     pack_activations<P>(static_cast<const S*>(in_.hidden) + rows_[i] * in_.H, 1, in_.H,
                         hidden_.data() + i * stride_);
@@ -97,6 +107,7 @@ class CrossEntropyForward {
       weighted = fma(z, load(block.class_weight + j), weighted);
       store<T>(logits + j, z);
     }
+    if (block.v < p_.kept) std::copy_n(logits, block.count, logits_row(rows_[i]) + block.v);
     for (int64_t j = block.count; j < Block::kWords; ++j) logits[j] = kLowest;
     const int64_t own = in_.target[rows_[i]] - block.v;
     if (own >= 0 && own < block.count) target_logit_[i] = logits[own];

@@ -206,11 +206,13 @@ class Backward {
 }  // namespace
 
 Status cross_entropy_forward(const CrossEntropyForwardParams& params, const Runtime& runtime) {
+  if (params.kept != 0) return Status::invalid("cross_entropy_forward: keeps no logits");
   return dispatch_dtype(params.in.dtype,
                         [&](auto tag) { return forward<decltype(tag)>(params, runtime); });
 }
 
 Status cross_entropy_backward(const CrossEntropyBackwardParams& params, const Runtime& runtime) {
+  if (params.kept != 0) return Status::invalid("cross_entropy_backward: keeps no logits");
   return dispatch_dtype(params.in.dtype,
                         [&](auto tag) { return Backward<decltype(tag)>(params, runtime).run(); });
 }
