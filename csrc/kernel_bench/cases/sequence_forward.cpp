@@ -8,7 +8,7 @@ using namespace sequence;
 BENCH_CASE(sequence_forward,
            "cell=lstm|gru|tanh|relu T=5 B=3 I=7 H=9 P=H D=1 reverse=0 bias=1 save=1 "
            "lengths=none|full|ragged|zeros layout=dense|batch_first|padded "
-           "path=any|stepwise|persistent") {
+           "path=any|stepwise|persistent (arch=75 keeps it stepwise)") {
   Problem p(bench);
   const bool save = bench.args.flag("save", true);
   p.check_path(plan_forward(p.shape_for(false), bench.runtime.device));

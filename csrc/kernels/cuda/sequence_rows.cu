@@ -6,7 +6,7 @@ namespace seq2seq_ext::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kMaxBlocks = 1 << 16;  // threads go on in strides of the whole grid
+constexpr int64_t kMaxBlocks = 1 << 12;  // threads go on in strides of the whole grid
 
 dim3 grid_of(int64_t count) {
   const unsigned blocks = blocks_of(count, kThreads);
