@@ -76,7 +76,9 @@ struct LogitsStage {
   __device__ A& at(int column, int word) const {
     return values[column * kStride + word / 32 * 40 + word % 32];
   }
-  static constexpr size_t shared_bytes() { return sizeof(A) * kColumns * kStride + 128; }
+  __host__ __device__ static constexpr size_t shared_bytes() {
+    return sizeof(A) * kColumns * kStride + 128;
+  }
 };
 
 // Word 0 .. 3 of a lane, within the tile.
@@ -96,7 +98,7 @@ struct KeepBest {
 
   __device__ KeepBest(gpu::Carver& carver, const VocabPickParams&)
       : best(carver.take<Candidate<A>>(kN, 16)) {}
-  static size_t shared_bytes(const VocabPickParams&) { return sizeof(Candidate<A>) * kN + 16; }
+  static constexpr size_t shared_bytes() { return sizeof(Candidate<A>) * kN + 16; }
 
   __device__ void clear(int column, const VocabPickParams&) {
     if (threadIdx.x % 32 == 0) best[column] = Candidate<A>::none();
@@ -142,9 +144,7 @@ struct KeepList {
 
   __device__ KeepList(gpu::Carver& carver, const VocabPickParams&)
       : logits(carver.take<A>(kN * kMaxList, 16)), indices(carver.take<int>(kN * kMaxList, 16)) {}
-  static size_t shared_bytes(const VocabPickParams&) {
-    return (sizeof(A) + sizeof(int)) * kN * kMaxList + 32;
-  }
+  static constexpr size_t shared_bytes() { return (sizeof(A) + sizeof(int)) * kN * kMaxList + 32; }
 
   __device__ void clear(int column, const VocabPickParams& p) {
     WarpList<A>(int(p.K)).store(logits + column * kMaxList, indices + column * kMaxList);
@@ -176,13 +176,15 @@ struct KeepList {
 template <class T, int kN, class Keep>
 struct VocabBlock {
   using A = AccOf<T>;
-  using Tile = Product<T, kVocabTile, kN, kVocabWarps>;
+  // Three stages leave room for two blocks a multiprocessor.
+  using Tile =
+      Product<T, kVocabTile, kN, kVocabWarps, kN == 8 ? default_stages(kVocabTile + kN) : 3>;
   using Stage = LogitsStage<A, kN>;
   static constexpr int kThreads = Tile::kThreads;
 
-  static size_t shared_bytes(const VocabPickParams& p) {
+  static constexpr size_t shared_bytes() {
     return Tile::shared_bytes() + Stage::shared_bytes() + sizeof(SoftmaxPart<A>) * kN + 16 +
-           Keep::shared_bytes(p);
+           Keep::shared_bytes();
   }
 
   const VocabPickParams& p;
