@@ -13,13 +13,16 @@ RUN := $(BIN)/python
 PIP := $(RUN) -m pip --disable-pip-version-check install -q $(PIP_FLAGS)
 LIBRARY := seq2seq_ext/_C.abi3.so
 KERNELS := build/kernels
-CPP := $(shell find csrc/kernels csrc/bindings csrc/sources.txt -name '*.cpp' -o -name '*.h' -o -name '*.txt')
+HOST := build/host
+CPP := $(shell find csrc/kernels csrc/bindings csrc/sources.txt -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.txt')
+FORMATTED := find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh'
+HAS_PYTHON_H = $(RUN) -c 'import os, sysconfig as s; raise SystemExit(not os.path.exists(s.get_path("include") + "/Python.h"))'
 PACKAGE := $(shell find seq2seq_ext -name '*.py')
 # ninja and cmake of the virtual environment go first.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast kernels sanitize lint format wheel bench clean distclean
+.PHONY: help demo test test-fast kernels host sanitize lint format wheel bench clean distclean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -31,14 +34,14 @@ help: ## list the targets
 demo: $(VENV)/train.stamp $(VENV)/package.stamp $(LIBRARY) ## train a translator on this library, translate, draw, time
 	$(RUN) -m seq2seq_ext demo $(DEMO_FLAGS)
 
-test: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) kernels ## every test that this machine can run
+test: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) kernels host ## every test that this machine can run
 	$(RUN) -m pytest $(PYTEST_FLAGS)
 
-test-fast: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) kernels ## the tests without the slow ones
+test-fast: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) kernels host ## the tests without the slow ones
 	$(RUN) -m pytest -m "not slow" $(PYTEST_FLAGS)
 
 kernels: $(VENV)/test.stamp ## the torch-free kernels and their NumPy module (build/kernels)
-	@if $(RUN) -c 'import os, sysconfig as s; raise SystemExit(not os.path.exists(s.get_path("include") + "/Python.h"))'; then \
+	@if $(HAS_PYTHON_H); then \
 		test -f $(KERNELS)/build.ninja || \
 			cmake --log-level=WARNING -S . -B $(KERNELS) -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(RUN) && \
 		cmake --build $(KERNELS); \
@@ -46,19 +49,30 @@ kernels: $(VENV)/test.stamp ## the torch-free kernels and their NumPy module (bu
 		echo "seq2seq_ext: the tests of the kernels alone are skipped, they need Python's C headers (Debian/Ubuntu: apt install python3-dev)." >&2; \
 	fi
 
+# Switching fibers is tested on this one processor.
+host: $(VENV)/test.stamp ## the CUDA kernels, to be run on the CPU by the tests (build/host; needs neither GPU nor nvcc)
+ifeq ($(shell uname -sm),Linux x86_64)
+	@if $(HAS_PYTHON_H); then python=ON; module=_kernels_cuda_host; else python=OFF; fi; \
+	cmake --log-level=WARNING -S . -B $(HOST) -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(RUN) -DSEQ2SEQ_EXT_HOST_EXECUTION=ON \
+		-DSEQ2SEQ_EXT_TORCH=ON -DSEQ2SEQ_EXT_PYTHON=$$python >/dev/null && \
+	cmake --build $(HOST) --target cuda_host_ops kernel_bench-host $$module
+else
+	@echo "seq2seq_ext: the tests that run CUDA kernels on the CPU are skipped, they need Linux on x86-64." >&2
+endif
+
 sanitize: kernels ## the kernel tests again, on a build with AddressSanitizer and UBSan
 	$(RUN) -m pytest $(PYTEST_FLAGS) tests/kernels/test_sanitizers.py
 
 lint: $(VENV)/dev.stamp ## ruff, clang-format, mypy: the checks of .ci/run
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	find csrc -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format --dry-run -Werror
+	$(FORMATTED) | xargs $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/mypy
 
 format: $(VENV)/dev.stamp ## rewrite the sources as the linters want them
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
-	find csrc -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format -i
+	$(FORMATTED) | xargs $(BIN)/clang-format -i
 
 wheel: dist/wheel.stamp ## dist/: the source distribution, and the wheel built from it
 
@@ -66,7 +80,7 @@ bench: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) ## the benchmarks aga
 	$(RUN) -m benchmarks $(BENCH_FLAGS)
 
 clean: ## remove what was built
-	rm -rf build dist *.egg-info $(LIBRARY) $(VENV)/package.stamp
+	rm -rf build dist *.egg-info seq2seq_ext/_C*.abi3.so $(VENV)/package.stamp
 
 distclean: clean ## remove the virtual environments, too
 	rm -rf $(VENV) .venv-*

@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""The kernels' equations in float64 NumPy, and conversions to and from what `_kernels` takes."""
+"""The kernels' equations in float64 NumPy, and conversions to and from what the modules take."""
 
 import numpy as np
 
-DTYPES = ("float32", "float64", "bfloat16")
-# Relative spacing of the values a kernel computes with; bfloat16 inputs are exact in float32.
-EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52, "bfloat16": 2.0**-23}
+DTYPES = ("float32", "float64", "bfloat16", "float16")  # float16: CUDA kernels only (conftest.py)
+# Relative spacing of the values a kernel computes with; 16-bit inputs are exact in float32.
+EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52, "bfloat16": 2.0**-23, "float16": 2.0**-23}
 # Half the relative spacing of the values it stores.
-ROUNDING = {"float32": 2.0**-24, "float64": 2.0**-53, "bfloat16": 2.0**-8}
+ROUNDING = {"float32": 2.0**-24, "float64": 2.0**-53, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+# Half the spacing of the smallest values it stores, where the relative spacing grows.
+UNDERFLOW = {"float32": 0.0, "float64": 0.0, "bfloat16": 0.0, "float16": 2.0**-25}
+
+
+def thread_counts(kernels) -> tuple[int, ...]:
+    """Numbers of threads to try: the CUDA kernels do not ask for one."""
+    return (1, 2, 3) if hasattr(kernels, "chunks") else (1,)
 
 
 def encode(x, dtype: str):
-    """`x` rounded to `dtype` (nearest even), as `_kernels` takes it (bfloat16: its bits)."""
+    """`x` rounded to `dtype` (nearest even), as the modules take it (bfloat16: its bits)."""
     if dtype != "bfloat16":
         return np.ascontiguousarray(x, dtype=dtype)
     bits = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32).astype(np.uint64)
@@ -20,7 +27,7 @@ def encode(x, dtype: str):
 
 
 def decode(x):
-    """The values of an array as `_kernels` returns it, in float64."""
+    """The values of an array as the modules return it, in float64."""
     if x.dtype == np.uint16:
         x = (x.astype(np.uint32) << 16).view(np.float32)
     return x.astype(np.float64)

@@ -109,10 +109,12 @@ def assert_right(kernels, rng, p, threads=1):
     # multiplied, the products are after it.
     epsilon = 16 * oracle.EPSILON[p.dtype]
     names = ("loss", "d_hidden", "d_weight", "d_bias")
-    for name, a, b, size in zip(names, found, expected, magnitude, strict=True):
+    factors = (0, np.abs(decode(p.weight)).sum(0), np.abs(decode(p.hidden)).sum(0), len(p.target))
+    for name, a, b, size, factor in zip(names, found, expected, magnitude, factors, strict=True):
         tolerance = epsilon + (0 if name == "loss" else 2 * oracle.ROUNDING[p.dtype])
+        limit = tolerance * size + (1 + factor) * oracle.UNDERFLOW[p.dtype]
         error = np.abs(decode(a) - b)
-        assert (error <= tolerance * size).all(), (name, (error / (tolerance * size)).max())
+        assert (error <= limit).all(), (name, (error / limit).max())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -135,26 +137,24 @@ def test_options(kernels, rng, dtype, reduction, label_smoothing, weighted):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("threads", [1, 3])
-def test_many_rows_many_words(kernels, rng, dtype, threads):
+def test_many_rows_many_words(kernels, rng, dtype):
     """More than one group of rows, slice of words, block and chunk of the backward."""
     p = make(rng, dtype, 601, 48, 4001, weighted=True, label_smoothing=0.2)
-    assert_right(kernels, rng, p, threads)
+    for threads in oracle.thread_counts(kernels)[::2]:
+        assert_right(kernels, rng, p, threads)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("N", "H", "V"), [(1, 5, 900), (300, 33, 901), (40, 500, 97)])
-def test_bits_do_not_depend_on_threads(kernels, rng, dtype, N, H, V):
+def test_bits_do_not_depend_on_threads(cpu_kernels, rng, dtype, N, H, V):
     p = make(rng, dtype, N, H, V, weighted=True, label_smoothing=0.1)
     d_loss = gradient_of_loss(rng, p)
-    once = run(kernels, p, d_loss)
+    once = run(cpu_kernels, p, d_loss)
     for threads in (1, 2, 3, 5):
-        again = run(kernels, p, d_loss, threads)
+        again = run(cpu_kernels, p, d_loss, threads)
         assert all(a.tobytes() == b.tobytes() for a, b in zip(once, again, strict=True))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_row_has_the_same_loss_alone(kernels, rng, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kept", [384, 768, 901])
 def test_kept_logits_change_no_bit(cpu_kernels, rng, dtype, kept):
@@ -173,6 +173,8 @@ def test_wrong_number_of_kept_logits(cpu_kernels, rng, kept):
         cpu_kernels.cross_entropy_forward(*args, **options, kept=kept)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_row_has_the_same_loss_alone(kernels, rng, dtype):
     p = make(rng, dtype, 230, 65, 700, reduction="none")
     whole = kernels.cross_entropy_forward(*p.arguments()[0], **p.arguments()[1])[0]
     for n in (0, 5, 229):
@@ -272,6 +274,7 @@ def test_range_of_logits(kernels, rng, dtype, scale):
     tolerance = 64 * oracle.EPSILON[dtype] * max(1, scale)
     np.testing.assert_allclose(loss, expected[0], rtol=tolerance, atol=4 * tolerance)
     tolerance = 8 * (tolerance + oracle.ROUNDING[dtype]) * np.abs(expected[1]).max()
+    tolerance += (1 + np.abs(decode(p.weight)).sum(0).max()) * oracle.UNDERFLOW[dtype]
     np.testing.assert_allclose(d_hidden, expected[1], rtol=0, atol=tolerance)
 
 

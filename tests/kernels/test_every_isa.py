@@ -15,11 +15,11 @@ NESTED = "SEQ2SEQ_EXT_NESTED_TEST"
 
 @pytest.mark.skipif(NESTED in os.environ, reason="already one of several runs")
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
-def test_isa(kernels, isa):
-    if isa == kernels.isa_name():
+def test_isa(cpu_kernels, isa):
+    if isa == cpu_kernels.isa_name():
         pytest.skip("what the other tests of this run use")
     env = os.environ | {"SEQ2SEQ_EXT_CPU_ISA": isa, NESTED: "1"}
-    env["SEQ2SEQ_EXT_KERNELS_DIR"] = os.path.dirname(kernels.__file__)
+    env["SEQ2SEQ_EXT_KERNELS_DIR"] = os.path.dirname(cpu_kernels.__file__)
     env["PYTHONPATH"] = env["SEQ2SEQ_EXT_KERNELS_DIR"]
     probe = "import _kernels; print(_kernels.isa_name())"
     name = subprocess.run(

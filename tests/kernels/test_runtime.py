@@ -10,9 +10,9 @@ import pytest
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 64, 1001])
-def test_chunks(kernels, count, threads):
+def test_chunks(cpu_kernels, count, threads):
     """Contiguous, of one size but for the last, at most `threads`; a nested call makes one."""
-    chunks = sorted(kernels.chunks(count, threads))
+    chunks = sorted(cpu_kernels.chunks(count, threads))
     assert len(chunks) <= threads
     assert [i for begin, end, _ in chunks for i in range(begin, end)] == list(range(count))
     sizes = [end - begin for begin, end, _ in chunks]
@@ -21,12 +21,12 @@ def test_chunks(kernels, count, threads):
     assert all(nested == 1 for _, _, nested in chunks)
 
 
-def test_callers_at_once(kernels):
+def test_callers_at_once(cpu_kernels):
     """Callers from several threads take turns, and each gets the threads it asked for."""
     results = {}
 
     def call(threads):
-        results[threads] = [len(kernels.chunks(12, threads)) for _ in range(50)]
+        results[threads] = [len(cpu_kernels.chunks(12, threads)) for _ in range(50)]
 
     callers = [threading.Thread(target=call, args=(n,)) for n in (1, 2, 3, 4)]
     for caller in callers:
@@ -37,16 +37,16 @@ def test_callers_at_once(kernels):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_after_fork(kernels):
+def test_after_fork(cpu_kernels):
     """A child has none of the parent's threads, and makes its own."""
-    kernels.chunks(8, 3)
+    cpu_kernels.chunks(8, 3)
     child = os.fork()
     if child == 0:
-        os._exit(0 if len(kernels.chunks(8, 3)) == 3 else 1)
+        os._exit(0 if len(cpu_kernels.chunks(8, 3)) == 3 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_unknown_isa_is_said(kernels):
+def test_unknown_isa_is_said(cpu_kernels):
     """The variable is read once a process: asked in another one."""
     code = (
         "import numpy as np, _kernels\n"
@@ -54,7 +54,7 @@ def test_unknown_isa_is_said(kernels):
         "z = np.zeros((1, 1), np.float32)\n"
         "_kernels.vocab_pick(z, z)\n"
     )
-    folder = os.path.dirname(kernels.__file__)
+    folder = os.path.dirname(cpu_kernels.__file__)
     env = os.environ | {"SEQ2SEQ_EXT_CPU_ISA": "mmx", "PYTHONPATH": folder}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 1

@@ -40,8 +40,8 @@ def runtime_library(name: str) -> str | None:
 @pytest.mark.skipif(NESTED in os.environ, reason="already one of several runs")
 @pytest.mark.skipif(sys.platform != "linux", reason="preloads the sanitizer's library")
 @pytest.mark.parametrize("isa", ["", "avx2", "baseline"])
-def test_address_and_undefined(kernels, isa):
-    if isa == kernels.isa_name():
+def test_address_and_undefined(cpu_kernels, isa):
+    if isa == cpu_kernels.isa_name():
         pytest.skip("the best this machine has, tested already")
     # libstdc++ besides: the sanitizer looks for what throws exceptions when it is loaded.
     libraries = [runtime_library("libasan.so"), runtime_library("libstdc++.so.6")]
@@ -70,9 +70,9 @@ def test_address_and_undefined(kernels, isa):
 
 
 @pytest.mark.skipif(NESTED not in os.environ, reason="only in a sanitized build")
-def test_the_sanitizer_is_there(kernels):
+def test_the_sanitizer_is_there(cpu_kernels):
     """Guards against a run that silently used the plain module."""
     if "asan" not in os.environ.get("LD_PRELOAD", ""):
         pytest.skip("not a sanitized run")
-    with open(kernels.__file__, "rb") as f:
+    with open(cpu_kernels.__file__, "rb") as f:
         assert b"__asan_init" in f.read()

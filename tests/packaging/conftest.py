@@ -16,7 +16,7 @@ DIST = ROOT / "dist"
 
 def _newest_source() -> float:
     folders = [ROOT / "csrc", ROOT / "seq2seq_ext"]
-    suffixes = {".py", ".h", ".cpp", ".txt", ".typed"}
+    suffixes = {".py", ".h", ".cpp", ".cu", ".cuh", ".txt", ".typed"}
     files = [path for folder in folders for path in folder.rglob("*") if path.suffix in suffixes]
     files += [ROOT / name for name in ("setup.py", "pyproject.toml", "MANIFEST.in")]
     return max(path.stat().st_mtime for path in files)
