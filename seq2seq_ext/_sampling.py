@@ -84,7 +84,7 @@ def vocab_sample(
         raise
 
 
-def _number(argument: str, value: Tensor | int, hidden: Tensor) -> Tensor:
+def _number(argument: str, value: Any, hidden: Tensor) -> Tensor:
     """`value` as an int64 tensor; an int beyond its range keeps its 64 bits."""
     if isinstance(value, Tensor):
         return value

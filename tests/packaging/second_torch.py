@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Virtual environments with other torches than the CPU library was built with: the oldest supported
-one, and one with the CUDA that the CUDA library is built for.
+"""Virtual environments with other torches than the CPU library was built with: the oldest
+supported one, and one with the CUDA that the CUDA library is built for.
 
-The torches on the package index are CUDA builds, whose `import torch` wants 3 GB of NVIDIA libraries
-that nobody calls without a GPU. They are not installed: empty stand-ins take their place, libraries
-of the same names in which every function returns an error. torch finds no GPU and its CPU half works
-as ever. The environments are kept between runs.
+The torches on the package index are CUDA builds, whose `import torch` wants 3 GB of NVIDIA
+libraries that nobody calls without a GPU. They are not installed: empty stand-ins take their place,
+libraries of the same names in which every function returns an error. torch finds no GPU and its CPU
+half works as ever. The environments are kept between runs.
 
     python tests/packaging/second_torch.py VERSION      makes one and prints its interpreter
 """

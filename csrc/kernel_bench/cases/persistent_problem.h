@@ -26,7 +26,9 @@ inline double rounded(DType dtype, double x) {
 
 constexpr const char* kPersistentUsage =
     "cell=lstm|gru|tanh|relu T=5 B=3 H=40 D=1 reverse=0 lengths=all|ragged|zero chunks=1 bias=1 "
-    "batch_first=0 split=0 resident=- shared_bytes=- repeat=1";
+    "batch_first=0 split=0 resident=- shared_bytes=- repeat=1 (again, in one chunk, the same bits; "
+    "the "
+    "same for a row alone)";
 
 struct RecurrentProblem {
   kernels::SequenceShape shape{};
@@ -35,7 +37,7 @@ struct RecurrentProblem {
   std::unique_ptr<Integers<int64_t>> device_lengths;
   std::vector<Array> w_hh, b_ih, b_hh;  // by direction
   int64_t chunks, stride_t, stride_b;   // of y
-  bool bias;
+  bool bias, batch_first;
 
   explicit RecurrentProblem(Bench& bench) {
     auto& args = bench.args;
@@ -62,9 +64,8 @@ struct RecurrentProblem {
     S = kernels::num_saved(shape.cell);
     chunks = args.size("chunks", 1);
     bias = args.flag("bias", true);
-    const bool batch_first = args.flag("batch_first");
-    stride_t = batch_first ? D * H : B * D * H;
-    stride_b = batch_first ? T * D * H : D * H;
+    batch_first = args.flag("batch_first");
+    set_strides();
 
     const std::string kind = args.text("lengths", "all");
     lengths.assign(B, kind == "zero" ? 0 : T);
@@ -81,6 +82,22 @@ struct RecurrentProblem {
       b_ih.push_back(bench.normal(shape.dtype, G * H));
       b_hh.push_back(bench.normal(shape.dtype, G * H));
     }
+  }
+
+  void set_strides() {
+    stride_t = batch_first ? D * H : B * D * H;
+    stride_b = batch_first ? T * D * H : D * H;
+  }
+
+  // From now on the problem has but one of its rows.
+  void keep_row(int64_t b) {
+    lengths = {lengths[b]};
+    if (device_lengths != nullptr) {
+      device_lengths = std::make_unique<Integers<int64_t>>(lengths);
+      shape.lengths = device_lengths->data();
+    }
+    B = shape.B = 1;
+    set_strides();
   }
 
   bool lstm() const { return shape.cell == kernels::Cell::kLstm; }
@@ -115,6 +132,16 @@ inline kernels::cuda::Plan recut(Bench& bench, const RecurrentProblem& p,
               plan.unit_blocks, plan.batch_blocks, plan.unit_tile, plan.batch_tile,
               static_cast<long long>(plan.shared_bytes), static_cast<long long>(plan.chunk_steps));
   return plan;
+}
+
+// Row b of a (blocks, rows, width) array, as one of (blocks, 1, width).
+inline Array row_of(const Array& a, const std::vector<double>& values, int64_t rows, int64_t b,
+                    int64_t width) {
+  std::vector<double> row;
+  for (int64_t i = b * width; i < a.count(); i += rows * width) {
+    row.insert(row.end(), values.begin() + i, values.begin() + i + width);
+  }
+  return Array(a.dtype(), std::move(row));
 }
 
 inline bool same(const Array& a, const Array& b) {

@@ -12,8 +12,8 @@ namespace seq2seq_ext::kernels::cuda {
 
 // What decides which kernel runs. From cudaGetDeviceProperties; tests make up their own.
 struct Device {
-  int arch = 90;                        // 80, 86, 89, 90, 100, 120
-  int sms = 132;                        // multiprocessors this process may use
+  int arch = 90;                         // 80, 86, 89, 90, 100, 120
+  int sms = 132;                         // multiprocessors this process may use
   int64_t shared_per_block = 227 << 10;  // bytes of shared memory a block may opt in to
 };
 
