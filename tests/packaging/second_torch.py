@@ -21,6 +21,8 @@ WITH_CUDA_13 = "2.11.0"
 ROOT = Path(__file__).resolve().parents[2]
 # What torch imports, without the NVIDIA packages it also asks for.
 REQUIREMENTS = ["filelock", "fsspec", "jinja2", "networkx", "sympy", "typing_extensions"]
+# What building an extension there takes besides.
+BUILD_REQUIREMENTS = ["setuptools>=77,<82", "ninja"]
 NVIDIA_LIBRARY = re.compile(r"NEEDED\s+(lib(?:cu|nccl|nvshmem|nvrtc|nvJit|nvToolsExt)\S*)")
 VERSION_REFERENCES = re.compile(r"required from (\S+):\n((?:\s+0x.*\n)+)")
 NVIDIA_SYMBOL = re.compile(r"_*(?:cu|nccl|nvshmem|nvrtc|nvJit|nvtx)\w*$")
@@ -97,7 +99,7 @@ def interpreter(version: str) -> Path:
     shutil.rmtree(environment, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     _pip_install(python, "--no-deps", f"torch=={version}")
-    _pip_install(python, *REQUIREMENTS)
+    _pip_install(python, *REQUIREMENTS, *BUILD_REQUIREMENTS)
     find = "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])"
     _make_stand_ins(Path(_output(python, "-c", find).strip()) / "lib")
     _output(python, "-c", "import torch; assert torch.ones(2).sum() == 2")

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""The CUDA library without a GPU: every kernel compiled for sm_80 and sm_90, none of them spilling;
+the library linked against a torch with CUDA, imported there, its ops registered."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.packaging import second_torch
+
+ROOT = Path(__file__).resolve().parents[2]
+RESOURCES = ROOT / "csrc" / "kernels" / "cuda" / "resources.py"
+ARCHITECTURES = ("sm_80", "sm_90")
+OPS = (
+    *(f"{cell}_sequence{part}" for cell in ("lstm", "gru", "rnn") for part in ("", "_backward")),
+    *("lstm_step", "gru_step", "rnn_step", "attention_step", "vocab_pick", "vocab_sample"),
+    *("linear_cross_entropy", "linear_cross_entropy_backward"),
+)
+
+IMPORTED = """
+import json, sys, warnings
+warnings.simplefilter("ignore")  # this environment has no NumPy, and torch says so
+import torch, seq2seq_ext
+has = torch._C._dispatch_has_kernel_for_dispatch_key
+plan = seq2seq_ext.plan_sequence("lstm", 1024, 16, 768, device=(90, 132))
+print(json.dumps({
+    "cuda": torch.version.cuda,
+    "backend": seq2seq_ext.backend_info()["cuda"],
+    "ops": {name: has("seq2seq_ext::" + name, "CUDA") for name in sys.argv[1:]},
+    "plan": plan["kernel"],
+    "small": seq2seq_ext.plan_sequence("lstm", 1024, 16, 768, device=(90, 4)),
+    "cpu": seq2seq_ext.ops.vocab_pick(torch.ones(1, 3), torch.eye(3))[1].tolist(),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def nvcc() -> str:
+    found = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+    if found is None:
+        pytest.skip("needs nvcc")
+    return found
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    try:
+        return second_torch.interpreter(second_torch.WITH_CUDA_13)
+    except second_torch.UnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def built(nvcc: str, python: Path) -> Path:
+    """The folder that `_C_cuda` was built into; ninja recompiles what changed."""
+    folder = ROOT / "build" / "cuda"
+    environment = os.environ | {
+        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+        "SEQ2SEQ_EXT_BUILD": "cuda",
+        "TORCH_CUDA_ARCH_LIST": "8.0;9.0",
+        "PYTORCH_NVCC": f"{sys.executable} {RESOURCES} nvcc",
+    }
+    command = [python, "setup.py", "-q", "build_ext", f"--build-lib={folder / 'lib'}"]
+    done = subprocess.run(
+        [*command, f"--build-temp={folder / 'temp'}"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-6000:]
+    return folder
+
+
+@pytest.mark.slow
+def test_no_kernel_spills(built: Path):
+    done = subprocess.run(
+        [sys.executable, RESOURCES, "report", built / "temp"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (built / "resource_usage.txt").write_text(done.stdout)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()[1:]
+    for arch in ARCHITECTURES:
+        own = [line for line in lines if line.startswith(arch)]
+        for kernel in ("persistent_forward", "persistent_backward", "step", "vocab", "gemm"):
+            assert any(kernel in line for line in own), (arch, kernel)
+
+
+@pytest.mark.slow
+def test_import_without_a_gpu(built: Path, python: Path, installed: Path, tmp_path: Path):
+    """The wheel's own CPU library beside it, which another torch built."""
+    shutil.copytree(installed / "seq2seq_ext", tmp_path / "seq2seq_ext")
+    (library,) = (built / "lib").rglob("_C_cuda*.so")
+    shutil.copy(library, tmp_path / "seq2seq_ext" / "_C_cuda.abi3.so")
+    done = subprocess.run(
+        [python, "-c", IMPORTED, *OPS],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["cuda"].startswith("13.")
+    assert all(found["ops"].values()), found["ops"]
+    assert found["cpu"] == [[0]]
+    assert found["plan"] == "persistent"
+    assert found["small"]["kernel"] == "stepwise"
+    assert found["small"]["reason"]
