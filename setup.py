@@ -39,6 +39,9 @@ COMMON = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
 COMMON += ["-fvisibility=hidden", "-fvisibility-inlines-hidden", "-Wall"]
 COMMON += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # GCC 12 warns of its own headers
 NVCC = ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden,-fvisibility-inlines-hidden,-g0"]
+# torch takes the 16-bit types' constructors and operators away; the kernels use them.
+NVCC += ["-U__CUDA_NO_{}__".format(what) for what in ("HALF_CONVERSIONS", "HALF_OPERATORS")]
+NVCC += ["-U__CUDA_NO_{}__".format(what) for what in ("BFLOAT16_CONVERSIONS", "HALF2_OPERATORS")]
 
 
 def stop(message):

@@ -276,11 +276,13 @@ def types(**arguments: Any) -> None:
         if name == "weights":
             expected = "a list or tuple of tensors"
             good = isinstance(value, (list, tuple)) and all(isinstance(w, Tensor) for w in value)
-        elif name in ("lengths", "bias", "w_query", "v", "class_weight"):
+        elif name in ("lengths", "bias", "w_query", "v", "class_weight", "banned", "rows"):
             good, expected = good or value is None, "a tensor or None"
         elif name in ("k", "ignore_index"):
             good, expected = isinstance(value, int), "an int"
-        elif name in ("scale", "label_smoothing"):
+        elif name in ("seed", "step"):
+            good, expected = good or isinstance(value, int), "a tensor or an int"
+        elif name in ("scale", "label_smoothing", "temperature"):
             good, expected = isinstance(value, (int, float)), "a number"
         if not good:
             raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")
