@@ -33,7 +33,7 @@ struct alignas(2 * sizeof(T)) Pair {
 };
 
 template <class T>
-__global__ void __launch_bounds__(Logits<T>::P::kThreads)
+__global__ void __launch_bounds__(Logits<T>::P::kThreads, 1)
     logit_gradients_kernel(LogitGradients args, bool aligned) {
   using P = typename Logits<T>::P;
   using A = AccOf<T>;

@@ -21,7 +21,7 @@ struct SoftmaxSums {
 };
 
 template <class T>
-__global__ void __launch_bounds__(Logits<T>::P::kThreads)
+__global__ void __launch_bounds__(Logits<T>::P::kThreads, 1)
     logit_sums_kernel(LogitSums args, bool aligned) {
   using P = typename Logits<T>::P;
   using A = AccOf<T>;
