@@ -92,7 +92,11 @@ cudaError_t launch(const Config& config, const char*, void (*kernel)(Params...),
 // 0 if a block of this size does not fit at all.
 template <class Kernel>
 int max_active_blocks(Kernel* kernel, int threads, size_t shared) {
-  int blocks = 0;
+  int devices = 0, blocks = 0;
+  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+    cudaGetLastError();
+    return 1;  // a question about a GPU that is elsewhere: __launch_bounds__ says one, at least
+  }
   if (allow_shared(kernel, shared) != cudaSuccess ||
       cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared) !=
           cudaSuccess) {
