@@ -48,7 +48,7 @@ __global__ void atomics_kernel(T* x) {
   T old = atomicAdd(&x[3], T(0)), assumed;
   do {
     assumed = old;
-    old = atomicCAS(&x[3], assumed, T(assumed * 3 + 1));
+    old = atomicCAS(&x[3], assumed, T(uint64_t(assumed) * 3 + 1));
   } while (old != assumed);
   if (t == T(5)) x[4] = atomicExch(&x[5], T(77));
 }
