@@ -60,9 +60,10 @@ class CrossEntropyBackward {
           logit_gradients(Block(in_, v + w, std::min(Block::kWords, last - w)), block, dz + w);
         }
         parameter_gradients(v, first, last, block, dz);
-        if (p_.d_hidden == nullptr) continue;
+        // Also where nobody reads the others' words: tiles reach past a thread's last one, which is
+        // harmless only while all are at the same block, or one behind in the other half.
         member.barrier->wait();
-        hidden_gradients(v, words, block, dz, member);
+        if (p_.d_hidden != nullptr) hidden_gradients(v, words, block, dz, member);
       }
     }
   }
