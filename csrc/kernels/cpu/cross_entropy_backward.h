@@ -60,8 +60,8 @@ class CrossEntropyBackward {
           logit_gradients(Block(in_, v + w, std::min(Block::kWords, last - w)), block, dz + w);
         }
         parameter_gradients(v, first, last, block, dz);
-        // Also where nobody reads the others' words: tiles reach past a thread's last one, which is
-        // harmless only while all are at the same block, or one behind in the other half.
+        // All words of dz are there. And where nobody reads the others' words: a last, shorter
+        // chunk is shared out anew, so that a thread's memory there is another's here.
         member.barrier->wait();
         if (p_.d_hidden != nullptr) hidden_gradients(v, words, block, dz, member);
       }
