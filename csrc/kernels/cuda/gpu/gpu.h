@@ -33,6 +33,8 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <mutex>
+
 #define GPU_SHARED(T, name, dims) __shared__ T name dims
 #define GPU_SHARED_ALIGNED(align, T, name, dims) \
   __shared__ __align__(align)                    \
@@ -60,10 +62,17 @@ class Carver {
 
 __device__ inline void spin_wait() { __nanosleep(32); }
 
-// More than 48 KiB of dynamic shared memory has to be asked for.
+// More than 48 KiB of dynamic shared memory has to be asked for. The limit belongs to the kernel,
+// not to the launch: it is only ever raised, and by one thread at a time, or a launch would take
+// the permission of another, of more bytes, that is about to be made or is being captured.
 template <class Kernel>
 cudaError_t allow_shared(Kernel* kernel, size_t bytes) {
   if (bytes <= 48 * 1024) return cudaSuccess;
+  static std::mutex one_at_a_time;
+  const std::lock_guard<std::mutex> lock(one_at_a_time);
+  cudaFuncAttributes known;
+  const cudaError_t error = cudaFuncGetAttributes(&known, kernel);
+  if (error != cudaSuccess || size_t(known.maxDynamicSharedSizeBytes) >= bytes) return error;
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                               static_cast<int>(bytes));
 }
