@@ -85,6 +85,7 @@ struct Bench {
   std::mt19937_64 random;
   kernels::cuda::Runtime runtime;
   bool failed = false;
+  bool timed = true;
 
   Array normal(DType dtype, int64_t count, double scale = 1.0);
 
@@ -101,7 +102,8 @@ struct Bench {
   // Runs a launcher and waits; throws its message if it declines.
   void launch(const std::function<kernels::Status()>& launcher);
 
-  // Prints median time, GB/s and TFLOP/s of a launcher; nothing in host execution.
+  // Prints median time, GB/s and TFLOP/s of a launcher; nothing in host execution or if not
+  // `timed`.
   void time(const std::function<kernels::Status()>& launcher, double bytes, double flops);
 };
 

@@ -195,6 +195,7 @@ void Bench::launch(const std::function<kernels::Status()>& launcher) {
 }
 
 void Bench::time(const std::function<kernels::Status()>& launcher, double bytes, double flops) {
+  if (!timed) return;
   const double t =
       seconds([](void* f) { (*static_cast<const std::function<kernels::Status()>*>(f))(); },
               const_cast<std::function<kernels::Status()>*>(&launcher), 100);
@@ -228,7 +229,8 @@ int run(const std::vector<std::string>& words) {
     const bool own_gemm = args.text("gemm", "host") == "own";
     set_schedule(args.text("sched", ""), args.text("sched_seed", ""));
     const auto seed = static_cast<uint64_t>(args.size("seed", 1));
-    Bench bench{std::move(args), std::mt19937_64(seed), runtime(d, own_gemm), false};
+    const bool timed = args.size("time", 1) != 0;
+    Bench bench{std::move(args), std::mt19937_64(seed), runtime(d, own_gemm), false, timed};
     c.run(bench);
     release_work_memory();
     if (const std::string unused = bench.args.unused(); !unused.empty()) {
@@ -243,7 +245,7 @@ int usage() {
   std::printf("kernel_bench KERNEL [name=value ...] [, KERNEL ...]   on %s\n",
               device_name().c_str());
   for (const Case& c : cases()) std::printf("  %-24s %s\n", c.name, c.usage);
-  std::printf("  all of them: dtype seed sms arch shared gemm=host|own\n");
+  std::printf("  all of them: dtype seed sms arch shared gemm=host|own time=1 (0: checks alone)\n");
   std::printf("  host execution: sched=fifo|lifo|random sched_seed\n");
   return 2;
 }
