@@ -17,7 +17,7 @@ export SEQ2SEQ_EXT_RESULTS=${SEQ2SEQ_EXT_RESULTS:-$PWD/benchmarks/results}
 export SEQ2SEQ_EXT_STRICT=1 PYTHONUNBUFFERED=1 PYTHONPATH=$PWD
 mkdir -p "$SEQ2SEQ_EXT_RESULTS" build
 REPORT=$SEQ2SEQ_EXT_RESULTS/gpu_report.txt
-BENCH=build/gpu/kernel_bench
+BENCH=${BENCH:-build/gpu/kernel_bench}
 : >"$REPORT"
 failures=0
 
@@ -34,7 +34,8 @@ step() {
     return 1
   fi
   printf '\n---- %s: %s\n' "$name" "$*" >>"$REPORT"
-  timeout --kill-after=5 "$limit" "$@" >>"$REPORT" 2>&1
+  # Interrupted, pytest still says what has failed so far.
+  timeout --signal=INT --kill-after=5 "$limit" "$@" >>"$REPORT" 2>&1
   status=$?
   case $status in
     0) say "ok   $name ($((SECONDS - start)) s)" ;;
@@ -44,11 +45,11 @@ step() {
   return $status
 }
 
-# The lines of tests/host_execution/cases.txt as the words of one kernel_bench run; "small": without
-# the large ones.
+# The lines of tests/host_execution/cases.txt as the words of one kernel_bench run that times nothing;
+# "small": without the large ones.
 bench_words() {
   sed -e 's/#.*//' -e "${1:+/^large:/d}" -e 's/^large://' tests/host_execution/cases.txt |
-    awk 'NF { printf "%s%s", separator, $0; separator = " , " }'
+    awk 'NF { printf "%s%s time=0", separator, $0; separator = " , " }'
 }
 
 capability=$("$PYTHON" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())') || {
@@ -62,7 +63,7 @@ say "$(nvcc --version | tail -n 2 | head -n 1); $("$PYTHON" -c 'import torch; pr
 export TORCH_CUDA_ARCH_LIST=${capability%?}.${capability#"${capability%?}"} FORCE_CUDA=1
 cores=$(nproc)
 export MAX_JOBS=$(((cores + 1) / 2))
-"$PYTHON" setup.py -q build_ext --inplace >build/gpu_library.log 2>&1 &
+timeout --kill-after=5 240 "$PYTHON" setup.py -q build_ext --inplace >build/gpu_library.log 2>&1 &
 library=$!
 step "build kernel_bench" 180 sh -c "cmake --log-level=WARNING -S . -B build/gpu -G Ninja \
   -DSEQ2SEQ_EXT_CUDA=ON -DSEQ2SEQ_EXT_PYTHON=OFF -DCMAKE_CUDA_ARCHITECTURES=$capability &&
@@ -77,8 +78,8 @@ fi
 step "PTX wrappers against plain loops" 30 "$BENCH" ptx
 # shellcheck disable=SC2046
 step "every kernel against the CPU kernel in float64" 60 "$BENCH" $(bench_words)
-step "ops on CUDA against the float64 oracle" 100 "$PYTHON" -m pytest -q -x -p no:cacheprovider \
-  -m cuda tests/ops
+step "ops on CUDA against the float64 oracle" 100 "$PYTHON" -m pytest -q --maxfail=10 --tb=short \
+  -p no:cacheprovider -m cuda tests/ops
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck synccheck; do
     # shellcheck disable=SC2046
@@ -92,11 +93,13 @@ fi
 step "persistent kernels at full size, again and again" 60 "$PYTHON" -m benchmarks.gpu_endurance
 
 # ---- Timings.
-step "barrier latencies" 20 sh -c "$BENCH latency | tee /dev/stderr | sed -n 's/^csv latency,//p' \
-  >'$SEQ2SEQ_EXT_RESULTS/latency_gpu.rows' 2>/dev/null" &&
-  { echo "kind,blocks,us" && cat "$SEQ2SEQ_EXT_RESULTS/latency_gpu.rows"; } \
-    >"$SEQ2SEQ_EXT_RESULTS/latency_gpu.csv"
-rm -f "$SEQ2SEQ_EXT_RESULTS/latency_gpu.rows"
+LATENCY=$SEQ2SEQ_EXT_RESULTS/latency_gpu
+step "barrier latencies" 20 sh -c "$BENCH latency >'$LATENCY.txt'; status=\$?
+  cat '$LATENCY.txt'; exit \$status"
+if [ -f "$LATENCY.txt" ]; then
+  { echo "kind,blocks,us" && sed -n 's/^csv latency,//p' "$LATENCY.txt"; } >"$LATENCY.csv"
+  rm "$LATENCY.txt"
+fi
 step "single steps" 90 "$PYTHON" -m benchmarks.bench_gpu_step --seconds 60
 step "sequences" "$(left)" "$PYTHON" -m benchmarks.bench_gpu_sequence --seconds $(($(left) - 25))
 

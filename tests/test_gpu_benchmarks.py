@@ -4,6 +4,8 @@ looked at."""
 
 import csv
 import math
+import os
+import re
 import shutil
 import subprocess
 
@@ -81,3 +83,43 @@ def test_run_gpu_is_a_script_that_says_when_there_is_no_gpu(results):
     done = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "no GPU that torch can use" in done.stdout
+
+
+STAND_INS = {
+    "nvidia-smi": "echo some GPU",
+    "nvcc": "echo release 13.0; echo end",
+    "cmake": "",
+    "compute-sanitizer": 'until [ "$1" = "$BENCH" ]; do shift; done; exec "$@"',
+    "python": 'case "$*" in *capability*) echo 90 ;; *torch*) echo torch ;; esac',
+    "bench": 'echo "took part: $*"; echo csv latency,flag,8,1.5; [ "$1" != "$FAILING" ]',
+}
+
+
+@pytest.mark.parametrize("failing", ["none", "latency"])
+def test_run_gpu_keeps_every_report(results, tmp_path, failing):
+    """With stand-ins for all that needs a GPU: each step's output stays in the report, a failure is
+    counted."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, body in STAND_INS.items():
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        "PYTHON": str(folder / "python"),
+        "BENCH": str(folder / "bench"),
+        "FAILING": failing,
+    }
+    script = table.ROOT / "benchmarks" / "run_gpu.sh"
+    done = subprocess.run(
+        ["bash", script], capture_output=True, text=True, check=False, env=environment
+    )
+    report = (results / "gpu_report.txt").read_text()
+    assert done.returncode == (failing == "latency"), done.stdout + done.stderr
+    assert f"{done.returncode} failed" in done.stdout
+    assert done.stderr == ""
+    for step in ("PTX wrappers", "every kernel", "memcheck", "synccheck", "barrier", "sequences"):
+        assert re.search(f"^---- .*{step}", report, re.MULTILINE), step
+        assert re.search(f"^(ok|FAIL) .*{step}", report, re.MULTILINE), step
+    assert report.count("took part: ") == 6
+    assert (results / "latency_gpu.csv").read_text() == "kind,blocks,us\nflag,8,1.5\n"
