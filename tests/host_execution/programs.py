@@ -189,6 +189,22 @@ class Site:
         return paths[0].read_text().splitlines()[self.line - 1].strip()
 
 
+SYNCHRONISES = re.compile(
+    r"\b(__syncthreads\w*|__syncwarp|cp_async_wait|ld_acquire|st_release|red_release"
+    r"|atomic_add_acq_rel|named_barrier_\w+|mbar_wait|sync)(?:<[^;]*>)?\("
+)
+
+
+def written_sites() -> set[Site]:
+    """Every synchronisation in the sources of the kernels, whether or not a case gets there."""
+    return {
+        Site(path.name, number, found[1])
+        for path in KERNELS.rglob("*.cu*")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for found in SYNCHRONISES.finditer(line.split("//")[0])
+    }
+
+
 def read_sites(output: str) -> set[Site]:
     """The sites that runs with HOST_EXECUTION_SITES list."""
     found = re.findall(r"^site ([^:\s]+):(\d+) \d+ (.*)$", output, re.MULTILINE)

@@ -23,6 +23,7 @@ from tests.host_execution.programs import (
     read_sites,
     run,
     schedules_of,
+    written_sites,
 )
 
 CASES = read_cases()
@@ -230,3 +231,14 @@ def test_synchronisation(kernel: str, mutations: Mutations) -> None:
     ]
     missed = [site for site in own if mutations.verdicts[site].result().objection is None]
     assert not missed, "nobody objects without\n" + "\n".join(mutations.row(s) for s in missed)
+
+
+@pytest.mark.slow
+def test_no_synchronisation_is_overlooked(mutations: Mutations) -> None:
+    """One that no small case gets to would not be left out by anyone."""
+    written = written_sites()
+    assert len(written) > 20
+    overlooked = sorted(written - set(mutations.reached))
+    assert not overlooked, "no small case in cases.txt gets to\n" + "\n".join(
+        f"{site.name} {site.source()}" for site in overlooked
+    )
