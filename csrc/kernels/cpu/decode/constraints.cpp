@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT
+#include "cpu/decode/constraints.h"
+
+#include <algorithm>
+
+namespace seq2seq_ext::kernels::cpu::decode {
+namespace {
+
+void set_bit(uint32_t* bits, int64_t i) { bits[i / 32] |= uint32_t{1} << (i % 32); }
+
+void sort_unique(std::vector<int64_t>* v) {
+  std::sort(v->begin(), v->end());
+  v->erase(std::unique(v->begin(), v->end()), v->end());
+}
+
+}  // namespace
+
+Constraints::Constraints(const DecodeOptions& options, int64_t batch, int64_t num_words,
+                         const int64_t* tokens)
+    : options_(options), num_words_(num_words), tokens_(tokens), words32_((num_words + 31) / 32) {
+  needs_history_ = !options.phrases.empty() || options.no_repeat_ngram_size > 0 ||
+                   options.repetition_penalty != 1;
+  const int64_t rows = options.allowed != nullptr && options.allowed_rows > 1 ? batch : 1;
+  std::vector<int64_t> words;
+  for (int64_t token : options.banned) {
+    if (const int64_t word = word_of(token); word >= 0) words.push_back(word);
+  }
+  if (options.allowed != nullptr || !words.empty()) {
+    late_.assign(rows * words32_, 0);
+    for (int64_t row = 0; row < rows; ++row) {
+      uint32_t* bits = late_.data() + row * words32_;
+      for (int64_t word : words) set_bit(bits, word);
+      for (int64_t v = 0; options.allowed != nullptr && v < num_words; ++v) {
+        if (!options.allowed[row * num_words + v]) set_bit(bits, v);
+      }
+    }
+  }
+  if (options.min_new_tokens > 0) {
+    for (int64_t token : options.eos) {
+      if (const int64_t word = word_of(token); word >= 0) eos_words_.push_back(word);
+    }
+  }
+  if (!eos_words_.empty()) {
+    early_ = late_;
+    early_.resize(rows * words32_, 0);
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t word : eos_words_) set_bit(early_.data() + row * words32_, word);
+    }
+  }
+  any_ = needs_history_ || !late_.empty() || !early_.empty() || options.prefix != nullptr;
+}
+
+int64_t Constraints::word_of(int64_t token) const {
+  if (tokens_ == nullptr) return token >= 0 && token < num_words_ ? token : -1;
+  const int64_t* found = std::lower_bound(tokens_, tokens_ + num_words_, token);
+  return found != tokens_ + num_words_ && *found == token ? found - tokens_ : -1;
+}
+
+void Constraints::row(int64_t source, int64_t step, const int64_t* history,
+                      RowConstraints* out) const {
+  out->banned = nullptr;
+  out->also_banned.clear();
+  out->seen.clear();
+  out->forced = -1;
+  if (!any_) return;
+  const auto add = [this](int64_t token, std::vector<int64_t>* words) {
+    if (const int64_t word = word_of(token); word >= 0) words->push_back(word);
+  };
+  if (options_.repetition_penalty != 1) {
+    for (int64_t t = 0; t < step; ++t) add(history[t], &out->seen);
+    sort_unique(&out->seen);
+  }
+  if (options_.prefix != nullptr && step < options_.prefix_size) {
+    const int64_t token = options_.prefix[source * options_.prefix_size + step];
+    if (token >= 0) {
+      out->forced = word_of(token);
+      return;
+    }
+  }
+  const auto& bits = step < options_.min_new_tokens && !early_.empty() ? early_ : late_;
+  if (!bits.empty()) {
+    const bool each = static_cast<int64_t>(bits.size()) > words32_;
+    out->banned = bits.data() + (each ? source * words32_ : 0);
+  }
+  for (const std::vector<int64_t>& phrase : options_.phrases) {
+    const int64_t before = static_cast<int64_t>(phrase.size()) - 1;
+    if (before <= step && std::equal(phrase.begin(), phrase.end() - 1, history + step - before)) {
+      add(phrase.back(), &out->also_banned);
+    }
+  }
+  const int64_t ngram = options_.no_repeat_ngram_size;
+  if (ngram > 0 && ngram <= step) {
+    const int64_t* tail = history + step - (ngram - 1);
+    for (const int64_t* last = history + ngram - 1; last < history + step; ++last) {
+      if (std::equal(tail, history + step, last - (ngram - 1))) add(*last, &out->also_banned);
+    }
+  }
+  if (!out->also_banned.empty()) sort_unique(&out->also_banned);
+}
+
+}  // namespace seq2seq_ext::kernels::cpu::decode
