@@ -58,6 +58,14 @@ REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
       "Tensor? bias, Tensor? class_weight, Tensor lse, Tensor sums, Tensor logits, "
       "int ignore_index, float label_smoothing, str reduction, int wanted) -> (Tensor d_hidden, "
       "Tensor d_weight, Tensor d_bias)");
+  m.def(
+      "decode(str cell, str context, bool input_feeding, Tensor embedding, Tensor[] layers, "
+      "Tensor[] attention, bool additive, float scale, Tensor output_weight, Tensor? output_bias, "
+      "Tensor? tokens, Tensor[] hidden, Tensor[] cells, Tensor? keys, Tensor? values, "
+      "Tensor? source_context, Tensor? lengths, str mode, int[] counts, float[] numbers, "
+      "int[] eos, int[] banned, int[] phrases, Tensor? allowed, Tensor? prefix, Tensor? row_ids, "
+      "Tensor? given, Tensor? given_lengths) -> (Tensor tokens, Tensor lengths, Tensor log_probs, "
+      "Tensor ranks, Tensor attentions, Tensor undefined)");
   m.def("cpu_isa() -> str");
   m.def(
       "sequence_plan(str cell, ScalarType dtype, int T, int B, int I, int H, int P, "

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from seq2seq_ext.generation.config import BEAM_SEARCH, SAMPLING, GenerationConfig
 from seq2seq_ext.generation.constraints import Constraints
+from seq2seq_ext.generation.native import Decode
 from seq2seq_ext.generation.output import Callback, GenerateOutput, ScoreOutput
 from seq2seq_ext.generation.predictor import Predictor
 from seq2seq_ext.generation.scoring import Scoring, target_lengths
@@ -76,7 +77,10 @@ def generate(
             row_ids=row_ids,
         )
         predictor = Predictor(models, combine, constraints.shortlist)
-        found = Search(predictor, config, constraints, callback).run(src, src_lengths)
+        if Decode.takes(predictor, config, callback):
+            found = Decode(predictor, config).generate(constraints, src, src_lengths)
+        else:
+            found = Search(predictor, config, constraints, callback).run(src, src_lengths)
     # Inference tensors could not be used in a later training step: hand out ordinary ones.
     copies = (None if t is None else t.clone() for t in found)
     found = GenerateOutput(*copies)  # type: ignore[arg-type]
@@ -121,7 +125,8 @@ def score(
             src.size(0), vocab_size, config, src.device, shortlist=shortlist
         )
         predictor = Predictor(models, combine, constraints.shortlist)
-        found = Scoring(predictor, config).run(src, src_lengths, tgt.long(), lengths)
+        scoring = Decode if Decode.takes(predictor, config) else Scoring
+        found = scoring(predictor, config).score(src, src_lengths, tgt.long(), lengths)
     copies = (None if t is None else t.clone() for t in found)
     return ScoreOutput(*copies)  # type: ignore[arg-type]
 

@@ -85,6 +85,7 @@ class Predictor:
         self.vocab_size = self.models[0].decoder.vocab_size
         self.common = shortlist if isinstance(shortlist, Tensor) else None
         self.by_source = shortlist if isinstance(shortlist, list) else None
+        self.decoders = [model.decoder for model in self.models]
         self.whole = [_output(model) for model in self.models]
         self.outputs = self.whole
         if self.common is not None:
@@ -119,8 +120,8 @@ class Predictor:
 
     def step(self, tokens: Tensor, running: Running, beams: int) -> Prediction:
         """Reads tokens (N,) and goes to the next state."""
-        parts = zip(self.models, running.states, running.memories, strict=True)
-        steps = [m.decoder.step(tokens, state, memory, beams=beams) for m, state, memory in parts]
+        parts = zip(self.decoders, running.states, running.memories, strict=True)
+        steps = [d.step(tokens, state, memory, beams=beams) for d, state, memory in parts]
         running.states = [step.state for step in steps]
         return Prediction(running.sources, steps)
 

@@ -19,7 +19,7 @@ class Scoring:
     def __init__(self, predictor: Predictor, config: GenerationConfig) -> None:
         self.predictor, self.config = predictor, config
 
-    def run(
+    def score(
         self,
         src: Tensor,
         src_lengths: Tensor | Sequence[int] | None,

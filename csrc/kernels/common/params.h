@@ -121,10 +121,12 @@ struct StepParams {
   RecurrentWeights weights;
   const void* x;  // (B, I) dtype, rows x_stride_b apart
   int64_t x_stride_b;
-  const void* h;            // (B, P) dtype, contiguous
-  const void* c = nullptr;  // (B, H) state, contiguous; LSTM only
-  void* h_out;              // (B, P) dtype, contiguous; must not alias h
-  void* c_out = nullptr;    // (B, H) state, contiguous; may alias c
+  const void* h;                  // (B, P) dtype, contiguous
+  const void* c = nullptr;        // (B, H) state, contiguous; LSTM only
+  void* h_out;                    // (B, P) dtype, contiguous; must not alias h
+  void* c_out = nullptr;          // (B, H) state, contiguous; may alias c unless there is `from`
+  const int64_t* from = nullptr;  // CPU only. (B): the row of h and c that each row goes on from;
+                                  // null: its own
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -148,9 +150,11 @@ struct AttentionStepParams {
   const void* values;  // (B, S, C) dtype, last dimension contiguous
   int64_t values_stride_b, values_stride_s;
   const int64_t* lengths =
-      nullptr;    // (B), each in [0, S]; null: all S. Length 0: context and weights are zero.
-  void* context;  // (B, C) dtype, contiguous
-  void* weights;  // (B, S) dtype, contiguous; zero past a row's length
+      nullptr;  // (B), each in [0, S]; null: all S. Length 0: context and weights are zero.
+  const int64_t* source = nullptr;  // CPU only. (B): the row of keys, values and lengths that each
+                                    // row attends to; null: its own
+  void* context;                    // (B, C) dtype, contiguous
+  void* weights;                    // (B, S) dtype, contiguous; zero past a row's length
 };
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@
 
 #include <string>
 
+#include "cpu/decode/parts.h"
+// This comes before what is compiled for the ISA (target.h).
 #include "cpu/row_products.h"
 #include "cpu/softmax.h"
 
@@ -25,6 +27,7 @@ class AttentionStep {
   using T = AccOf<S>;
   static constexpr int kLanes = Vec<T>::kLanes;
 
+  // p: kept; B is the most rows there will be, and may change between runs, as pointers may.
   explicit AttentionStep(const AttentionStepParams& p)
       : p_(p),
         parts_((p.S + kPart - 1) / kPart),
@@ -37,15 +40,18 @@ class AttentionStep {
         maxima_(p.B * padded_parts()),
         sums_(p.B * padded_parts()),
         contexts_(p.B * parts_ * p.C) {
-    if (p.w_query != nullptr) {
-      pack_activations<Product<S>>(static_cast<const S*>(p.query), p.B, p.Q, packed_.data());
-    }
     if (p.score == AttentionScore::kAdditive) {
       pack_activations<Widened<S>>(static_cast<const S*>(p.v), 1, p.A, v_.data());
     }
   }
 
   void run(const Member& member) {
+    if (p_.w_query != nullptr) {
+      const int64_t begin = member.begin(p_.B), rows = member.end(p_.B) - begin;
+      pack_activations<Product<S>>(static_cast<const S*>(p_.query) + begin * p_.Q, rows, p_.Q,
+                                   packed_.data() + begin * packed_stride_);
+      member.barrier->wait();
+    }
     project(member);
     member.barrier->wait();
     const int64_t items = p_.B * parts_;
@@ -59,7 +65,8 @@ class AttentionStep {
   }
 
  private:
-  int64_t length(int64_t b) const { return p_.lengths == nullptr ? p_.S : p_.lengths[b]; }
+  int64_t source(int64_t b) const { return p_.source == nullptr ? b : p_.source[b]; }
+  int64_t length(int64_t b) const { return p_.lengths == nullptr ? p_.S : p_.lengths[source(b)]; }
   int64_t padded_parts() const { return (parts_ + kLanes - 1) / kLanes * kLanes; }
 
   // query_ = w_query @ query, filled up with zeros. Members share out the rows of w_query, so that
@@ -97,9 +104,10 @@ class AttentionStep {
 
   void attend(int64_t b, int64_t part, int64_t n) {
     const int64_t s = part * kPart;
-    const S* keys = static_cast<const S*>(p_.keys) + b * p_.keys_stride_b + s * p_.keys_stride_s;
+    const S* keys =
+        static_cast<const S*>(p_.keys) + source(b) * p_.keys_stride_b + s * p_.keys_stride_s;
     const S* values =
-        static_cast<const S*>(p_.values) + b * p_.values_stride_b + s * p_.values_stride_s;
+        static_cast<const S*>(p_.values) + source(b) * p_.values_stride_b + s * p_.values_stride_s;
     const T* query = query_.data() + b * query_stride_;
     alignas(64) T scores[kPart + kLanes];
     if (p_.score == AttentionScore::kDot) {
@@ -221,6 +229,18 @@ class AttentionStep {
   ScratchArray<T> contexts_;       // (B, parts, C), not yet divided by the sum
 };
 
+// Attention whose work memory stays from run to run.
+template <class S>
+class AttentionPart final : public decode::AttentionPart {
+ public:
+  explicit AttentionPart(const AttentionStepParams& most)
+      : decode::AttentionPart(most), step_(params) {}
+  void run(const Member& member) override { step_.run(member); }
+
+ private:
+  AttentionStep<S> step_;
+};
+
 template <class S>
 Status attention_step_as(const AttentionStepParams& p, const Runtime& runtime) {
   constexpr int64_t kMinWorkPerThread = 64 << 10;  // multiply-adds, about 5 us
@@ -249,6 +269,19 @@ Status attention_step(const AttentionStepParams& p, const Runtime& runtime) {
       return attention_step_as<BFloat16>(p, runtime);
     default:
       return Status::invalid("attention_step: expected float32, float64 or bfloat16");
+  }
+}
+
+decode::AttentionPart* make_attention_part(const AttentionStepParams& most) {
+  switch (most.dtype) {
+    case DType::kFloat32:
+      return new AttentionPart<float>(most);
+    case DType::kFloat64:
+      return new AttentionPart<double>(most);
+    case DType::kBFloat16:
+      return new AttentionPart<BFloat16>(most);
+    default:
+      return nullptr;
   }
 }
 

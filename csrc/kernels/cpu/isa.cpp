@@ -24,7 +24,9 @@ Choice choose() {
 #define SEQ2SEQ_EXT_TABLE(isa)                                                           \
   {                                                                                      \
     #isa, isa::sequence_forward, isa::sequence_backward, isa::step, isa::attention_step, \
-        isa::vocab_pick, isa::cross_entropy_forward, isa::cross_entropy_backward         \
+        isa::vocab_pick, isa::cross_entropy_forward, isa::cross_entropy_backward,        \
+        isa::make_step_part, isa::make_attention_part, isa::make_vocab_part,             \
+        isa::make_vocab_screen                                                           \
   }
   static const Candidate candidates[] = {
   // best first
@@ -32,7 +34,8 @@ Choice choose() {
       {SEQ2SEQ_EXT_TABLE(avx512),
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("fma")},
+           __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") &&
+           __builtin_cpu_supports("fma")},
       {SEQ2SEQ_EXT_TABLE(avx2), __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
 #endif
       {SEQ2SEQ_EXT_TABLE(baseline), true},

@@ -18,6 +18,13 @@
 
 namespace seq2seq_ext::kernels::cpu {
 
+namespace decode {
+class StepPart;
+class AttentionPart;
+class VocabPart;
+struct VocabPartParams;
+}  // namespace decode
+
 struct KernelTable {
   const char* name;
   Status (*sequence_forward)(const SequenceForwardParams&, const Runtime&);
@@ -27,6 +34,12 @@ struct KernelTable {
   Status (*vocab_pick)(const VocabPickParams&, const Runtime&);
   Status (*cross_entropy_forward)(const CrossEntropyForwardParams&, const Runtime&);
   Status (*cross_entropy_backward)(const CrossEntropyBackwardParams&, const Runtime&);
+  // Parts of a decode step (cpu/decode/parts.h), to be deleted by the caller; null: an unknown
+  // dtype.
+  decode::StepPart* (*make_step_part)(const StepParams& most);
+  decode::AttentionPart* (*make_attention_part)(const AttentionStepParams& most);
+  decode::VocabPart* (*make_vocab_part)(const decode::VocabPartParams& most, int threads);
+  decode::VocabPart* (*make_vocab_screen)(const decode::VocabPartParams& most, int threads);
 };
 
 // Chosen once per process; null if SEQ2SEQ_EXT_CPU_ISA asks for what is not there, with the reason
@@ -42,6 +55,10 @@ const KernelTable* kernel_table(std::string* error);
   Status vocab_pick(const VocabPickParams&, const Runtime&);                        \
   Status cross_entropy_forward(const CrossEntropyForwardParams&, const Runtime&);   \
   Status cross_entropy_backward(const CrossEntropyBackwardParams&, const Runtime&); \
+  decode::StepPart* make_step_part(const StepParams& most);                         \
+  decode::AttentionPart* make_attention_part(const AttentionStepParams& most);      \
+  decode::VocabPart* make_vocab_part(const decode::VocabPartParams& most, int);     \
+  decode::VocabPart* make_vocab_screen(const decode::VocabPartParams& most, int);   \
   }
 SEQ2SEQ_EXT_DECLARE_ISA(baseline)
 #if SEQ2SEQ_EXT_X86_ISAS

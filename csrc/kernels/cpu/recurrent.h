@@ -5,6 +5,8 @@
 
 #include <memory>
 
+#include "cpu/decode/parts.h"
+// This comes before what is compiled for the ISA (target.h).
 #include "cpu/sequence_backward.h"
 #include "cpu/sequence_forward.h"
 #include "cpu/step.h"
@@ -133,6 +135,16 @@ struct Launch {
     return Status::ok();
   }
 
+  // A step whose work memory stays from run to run.
+  class Part final : public decode::StepPart {
+   public:
+    explicit Part(const StepParams& most) : StepPart(most), work_(most) {}
+    void run(const Member& member) override { Step<T, Cell>{params}.run(work_, member); }
+
+   private:
+    const typename Step<T, Cell>::Work work_;
+  };
+
   static int plan_team(const Runtime& runtime, const SequenceShape& shape, const Schedule& schedule,
                        int64_t gates, int64_t panels) {
     const int64_t rows = schedule.N / std::max<int64_t>(1, schedule.steps);
@@ -185,6 +197,15 @@ Status sequence_backward(const SequenceBackwardParams& params, const Runtime& ru
 Status step(const StepParams& params, const Runtime& runtime) {
   return dispatch(params.dtype, params.cell,
                   [&](auto launch) { return decltype(launch)::step(params, runtime); });
+}
+
+decode::StepPart* make_step_part(const StepParams& most) {
+  decode::StepPart* part = nullptr;
+  dispatch(most.dtype, most.cell, [&](auto launch) {
+    part = new typename decltype(launch)::Part(most);
+    return Status::ok();
+  });
+  return part;
 }
 
 }  // namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA

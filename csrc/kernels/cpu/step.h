@@ -24,7 +24,7 @@ struct Step {
 
   // Work memory of a call: activations as row_products takes them.
   struct Work {
-    explicit Work(const StepParams& p)
+    explicit Work(const StepParams& p)  // for p.B rows at most
         : x(p.B * padded_length<Rows>(p.I)),
           h(p.B * padded_length<Rows>(p.P)),
           unprojected(p.weights.w_hr != nullptr ? p.B * p.H : 0),
@@ -74,8 +74,9 @@ struct Step {
           x_part[g] = load(x_sums + row * kRowStride + g * kGateStride) + b_ih[g];
           h_part[g] = load(h_sums + row * kRowStride + g * kGateStride) + b_hh[g];
         }
-        if constexpr (Cell::kSplitHidden) h_prev = load(static_cast<const T*>(p.h) + at, n);
-        if constexpr (Cell::kHasCell) state = load(static_cast<const Acc*>(p.c) + at, n);
+        const int64_t before = p.from == nullptr ? at : p.from[first + row] * p.H + unit;
+        if constexpr (Cell::kSplitHidden) h_prev = load(static_cast<const T*>(p.h) + before, n);
+        if constexpr (Cell::kHasCell) state = load(static_cast<const Acc*>(p.c) + before, n);
         const V h = Cell::forward(x_part, h_part, h_prev, state, saved);
         if constexpr (Cell::kHasCell) store(static_cast<Acc*>(p.c_out) + at, state, n);
         store(out + at, h, n);
@@ -112,9 +113,10 @@ struct Step {
     for (int64_t b = begin; b < end; ++b) {
       pack_activations<Rows>(static_cast<const T*>(p.x) + b * p.x_stride_b, 1, p.I,
                              work.x.data() + b * padded_length<Rows>(p.I));
+      const int64_t before = p.from == nullptr ? b : p.from[b];
+      pack_activations<Rows>(static_cast<const T*>(p.h) + before * p.P, 1, p.P,
+                             work.h.data() + b * padded_length<Rows>(p.P));
     }
-    pack_activations<Rows>(static_cast<const T*>(p.h) + begin * p.P, end - begin, p.P,
-                           work.h.data() + begin * padded_length<Rows>(p.P));
     member.barrier->wait();
     for (int64_t i = member.begin(blocks()); i < member.end(blocks()); ++i) block(i, work);
     if (p.weights.w_hr == nullptr) return;

@@ -35,7 +35,7 @@
 
 #if defined(SEQ2SEQ_EXT_ISA_AVX512)
 #define SEQ2SEQ_EXT_ISA avx512
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni,avx2,fma,f16c")
 #elif defined(SEQ2SEQ_EXT_ISA_AVX2)
 #define SEQ2SEQ_EXT_ISA avx2
 #pragma GCC target("avx2,fma,f16c")

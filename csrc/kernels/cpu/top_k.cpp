@@ -17,6 +17,11 @@ struct Better {
 
 template <class T>
 TopK<T>::TopK(int64_t rows, int64_t K) : K_(K), size_(rows), worst_(rows), kept_(rows * K) {
+  reset(rows);
+}
+
+template <class T>
+void TopK<T>::reset(int64_t rows) {
   std::fill_n(size_.data(), rows, int64_t{0});
 }
 
@@ -36,18 +41,20 @@ void TopK<T>::offer(int64_t row, T value, int64_t index) {
 }
 
 template <class T>
-void TopK<T>::merge(TopK* const* streams, int64_t num_streams, int64_t row, Candidate<T>* all,
+int64_t TopK<T>::merge(TopK* const* streams, int64_t num_streams, int64_t row, Candidate<T>* all,
                     T* values, int64_t* indices) {
   const int64_t K = streams[0]->K_;
   Candidate<T>* end = all;
   for (int64_t i = 0; i < num_streams; ++i) {
     end = std::copy_n(streams[i]->kept_.data() + row * K, streams[i]->size_[row], end);
   }
-  std::partial_sort(all, all + K, end, Better());
-  for (int64_t k = 0; k < K; ++k) {
+  const int64_t count = std::min<int64_t>(K, end - all);
+  std::partial_sort(all, all + count, end, Better());
+  for (int64_t k = 0; k < count; ++k) {
     values[k] = all[k].value;
     indices[k] = all[k].index;
   }
+  return count;
 }
 
 template class TopK<float>;

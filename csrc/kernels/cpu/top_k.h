@@ -20,15 +20,18 @@ template <class T>
 class TopK {
  public:
   TopK(int64_t rows, int64_t K);
+  void reset(int64_t rows);  // the first so many rows have seen nothing
 
   // Whether `value`, of an index above all that the row has seen, would be kept.
   bool wants(int64_t row, T value) const { return size_[row] < K_ || value > worst_[row]; }
   void offer(int64_t row, T value, int64_t index);
+  bool full(int64_t row) const { return size_[row] == K_; }
+  T worst(int64_t row) const { return worst_[row]; }  // of the K, once there are so many
 
-  // The best K of row `row` over several streams of it, in order; together they have seen K at
-  // least. `work` has room for num_streams * K candidates.
-  static void merge(TopK* const* streams, int64_t num_streams, int64_t row, Candidate<T>* work,
-                    T* values, int64_t* indices);
+  // The best K of row `row` over several streams of it, in order, or fewer if they have not seen K;
+  // returns how many. `work` has room for num_streams * K candidates.
+  static int64_t merge(TopK* const* streams, int64_t num_streams, int64_t row, Candidate<T>* work,
+                       T* values, int64_t* indices);
 
  private:
   int64_t K_;

@@ -2,5 +2,5 @@
 #include "cpu/isa.h"
 #if SEQ2SEQ_EXT_X86_ISAS
 #define SEQ2SEQ_EXT_ISA_AVX512
-#include "cpu/vocab.h"
+#include "cpu/vocab_screen.h"
 #endif

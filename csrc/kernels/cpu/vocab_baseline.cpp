@@ -1,3 +1,3 @@
 // SPDX-License-Identifier: MIT
 #define SEQ2SEQ_EXT_ISA_BASELINE
-#include "cpu/vocab.h"
+#include "cpu/vocab_screen.h"

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+// The kernels of a decode step as the engine runs them: by a team that is there already, step after
+// step, in work memory that stays. Each is compiled once per ISA (KernelTable::make_*); what they
+// compute, to the bit, is what the ops of the same names do.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "common/params.h"
+#include "common/philox.h"
+#include "cpu/decode/constraints.h"
+#include "cpu/decode/strategy.h"
+#include "cpu/team.h"
+
+namespace seq2seq_ext::kernels::cpu::decode {
+
+// Between runs the caller changes the params' pointers and B, up to the B that the part was made
+// for. Everybody of the team calls run; the caller puts a barrier before and behind it.
+
+class StepPart {
+ public:
+  virtual ~StepPart();
+  virtual void run(const Member& member) = 0;
+  StepParams params;
+
+ protected:
+  explicit StepPart(const StepParams& most) : params(most) {}
+};
+
+class AttentionPart {
+ public:
+  virtual ~AttentionPart();
+  virtual void run(const Member& member) = 0;
+  AttentionStepParams params;
+
+ protected:
+  explicit AttentionPart(const AttentionStepParams& most) : params(most) {}
+};
+
+// What is wanted of the vocabulary: the K best words; one drawn from all; all that top_p and min_p
+// might leave in; or nothing but the words that are forced.
+enum class VocabTask : int { kBest, kDraw, kNucleus, kForced };
+
+struct VocabPartParams {
+  DType dtype;
+  VocabTask task;
+  int64_t B, H, V, K;     // K: kBest only
+  const void* features;   // (B, H) dtype
+  const void* weight;     // (V, H) dtype
+  const void* bias;       // (V) dtype or null
+  const int64_t* tokens;  // (V) as in DecodeModel
+  double temperature, top_p, min_p, repetition_penalty;
+  const RowConstraints* const* constraints = nullptr;  // (B); null: none
+  const DrawKey* keys = nullptr;                       // (B), kDraw
+  DecodeScreen screen;                                 // kBest only; without panels: none
+};
+
+class VocabPart {
+ public:
+  virtual ~VocabPart();
+  virtual void run(const Member& member) = 0;
+  VocabPartParams params;
+  std::vector<Candidates> candidates;  // (B), after a run
+
+ protected:
+  explicit VocabPart(const VocabPartParams& most) : params(most), candidates(most.B) {}
+};
+
+}  // namespace seq2seq_ext::kernels::cpu::decode

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT
+// The vocabulary's part of a decode step for one ISA: logits, the model's log-probabilities, bans
+// and penalties, and the candidates that are left. Included by vocab_<isa>.cpp only.
+//
+// Blocks, products and sums are those of vocab.h, so log-probabilities have the bits that
+// vocab_pick gives them. They come from the plain logits; what constraints do to a row's logits
+// concerns the choice alone.
+#pragma once
+
+#include <memory>
+
+#include "cpu/decode/nucleus.h"
+#include "cpu/decode/parts.h"
+// These come before what is compiled for the ISA (target.h).
+#include "cpu/vocab.h"
+
+namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA {
+namespace {
+
+using decode::RowConstraints;
+using decode::VocabTask;
+
+template <class S>
+class VocabPart final : public decode::VocabPart {
+ public:
+  using T = AccOf<S>;
+  using P = Product<S>;
+  static constexpr int kLanes = Vec<T>::kLanes;
+
+  VocabPart(const decode::VocabPartParams& most, int threads)
+      : decode::VocabPart(most),
+        threads_(threads),
+        blocks_((most.V + kBlock - 1) / kBlock),
+        parts_((blocks_ + kLanes - 1) / kLanes * kLanes),
+        stride_(padded_length<P>(most.H)),
+        kept_(most.task == VocabTask::kBest ? most.K : 1),
+        hidden_(most.B * stride_),
+        maxima_(most.B * parts_),
+        sums_(most.B * parts_),
+        forced_(most.B),
+        logits_(most.task == VocabTask::kNucleus ? most.B * blocks_ * kBlock : 0),
+        drawn_(most.task == VocabTask::kDraw ? threads * most.B : 0),
+        work_(int64_t{threads} * threads * kept_),
+        values_(most.B * kept_),
+        indices_(most.B * kept_),
+        tokens_(most.B * kept_),
+        scores_(most.B * kept_),
+        log_probs_(most.B * kept_),
+        inverse_temperature_(static_cast<T>(1 / most.temperature)) {
+    for (int64_t b = 0; b < most.B; ++b) {
+      for (int64_t j = blocks_; j < parts_; ++j) {
+        maxima_[b * parts_ + j] = -std::numeric_limits<T>::infinity();
+        sums_[b * parts_ + j] = T(0);
+      }
+    }
+    for (int i = 0; most.task == VocabTask::kBest && i < threads; ++i) {
+      owned_.push_back(std::make_unique<TopK<T>>(most.B, most.K));
+      best_.push_back(owned_.back().get());
+    }
+    if (most.task == VocabTask::kNucleus) nuclei_.resize(most.B);
+  }
+
+  void run(const Member& member) override {
+    const int64_t begin = member.begin(params.B), end = member.end(params.B);
+    pack_activations<P>(static_cast<const S*>(params.features) + begin * params.H, end - begin,
+                        params.H, hidden_.data() + begin * stride_);
+    if (member.index == 0) next_block_.store(0, std::memory_order_relaxed);
+    if (params.task == VocabTask::kBest) best_[member.index]->reset(params.B);
+    if (params.task == VocabTask::kDraw) {
+      std::fill_n(drawn_.data() + member.index * params.B, params.B, Drawn<T>());
+    }
+    member.barrier->wait();
+    const int64_t share = std::max<int64_t>(1, blocks_ / (8 * member.size));
+    for (;;) {
+      const int64_t first = next_block_.fetch_add(share, std::memory_order_relaxed);
+      if (first >= blocks_) break;
+      for (int64_t j = first; j < std::min(blocks_, first + share); ++j) block(j, member);
+    }
+    member.barrier->wait();
+    for (int64_t b = begin; b < end; ++b) finish_row(b, member);
+  }
+
+ private:
+  const RowConstraints* constraints(int64_t b) const {
+    return params.constraints == nullptr ? nullptr : params.constraints[b];
+  }
+
+  void block(int64_t index, const Member& member) {
+    const int64_t v = index * kBlock, count = std::min(kBlock, params.V - v);
+    const S* weight = static_cast<const S*>(params.weight) + v * params.H;
+    T bias[kBlock] = {};
+    if (params.bias != nullptr) {
+      const S* source = static_cast<const S*>(params.bias) + v;
+      for (int64_t i = 0; i < count; ++i) bias[i] = to_acc(source[i]);
+    }
+    const int64_t pass = rows_per_pass<P>(stride_);
+    alignas(64) T logits[8 * kTileRows * kBlockStride];
+    for (int64_t b = 0; b < params.B; b += pass) {
+      const int64_t rows = std::min(pass, params.B - b);
+      row_products<P>(weight, params.H, count, params.H, hidden_.data() + b * stride_, stride_,
+                      rows, logits, kBlockStride, b == 0);
+      for (int64_t i = 0; i < rows; ++i) {
+        row(b + i, index, logits + i * kBlockStride, bias, count, member);
+      }
+    }
+  }
+
+  SEQ2SEQ_EXT_INLINE void row(int64_t b, int64_t block, T* logits, const T* bias, int64_t count,
+                              const Member& member) {
+    for (int64_t i = count; i < kBlock; ++i) logits[i] = -std::numeric_limits<T>::infinity();
+    for (int64_t i = 0; i < kBlock; i += kLanes) {
+      store<T>(logits + i, load(logits + i) + load(bias + i));
+    }
+    SoftmaxPart<T> part = softmax_part(logits, kBlock);
+    maxima_[b * parts_ + block] = part.max;
+    sums_[b * parts_ + block] = part.sum;
+    if (const RowConstraints* c = constraints(b)) {
+      if (c->forced >= 0) {
+        if (c->forced / kBlock == block) forced_[b] = logits[c->forced % kBlock];
+        return;
+      }
+      constrain(*c, block, logits);
+      part.max = max_of(logits, kBlock);
+    }
+    switch (params.task) {
+      case VocabTask::kBest:
+        return offer(*best_[member.index], b, block * kBlock, logits, count, part.max);
+      case VocabTask::kDraw:
+        return draw(b, block * kBlock, logits, count, part.max, member);
+      case VocabTask::kNucleus:
+        std::copy_n(logits, kBlock, logits_.data() + (b * blocks_ + block) * kBlock);
+        return;
+      case VocabTask::kForced:
+        return;
+    }
+  }
+
+  // Bans, and the penalty on logits of words that the row has seen.
+  __attribute__((noinline)) void constrain(const RowConstraints& c, int64_t block,
+                                           T* logits) const {
+    const int64_t first = block * kBlock, last = first + kBlock;
+    const auto from = [first](const std::vector<int64_t>& words) {
+      return std::lower_bound(words.begin(), words.end(), first) - words.begin();
+    };
+    const int64_t seen = static_cast<int64_t>(c.seen.size());
+    for (int64_t i = from(c.seen); i < seen && c.seen[i] < last; ++i) {
+      T& logit = logits[c.seen[i] - first];
+      const_cast<RowConstraints&>(c).seen_logits[i] = logit;  // one thread has this block
+      logit = static_cast<T>(decode::penalize(logit, params.repetition_penalty));
+    }
+    if (c.banned != nullptr) {
+      const int64_t words = (params.V + 31) / 32, word = block * (kBlock / 32);
+      for (int64_t j = 0; j < std::min<int64_t>(kBlock / 32, words - word); ++j) {
+        for (uint32_t rest = c.banned[word + j]; rest != 0; rest &= rest - 1) {
+          logits[32 * j + __builtin_ctz(rest)] = -std::numeric_limits<T>::infinity();
+        }
+      }
+    }
+    const int64_t more = static_cast<int64_t>(c.also_banned.size());
+    for (int64_t i = from(c.also_banned); i < more && c.also_banned[i] < last; ++i) {
+      logits[c.also_banned[i] - first] = -std::numeric_limits<T>::infinity();
+    }
+  }
+
+  static SEQ2SEQ_EXT_INLINE void offer(TopK<T>& best, int64_t b, int64_t v, const T* logits,
+                                       int64_t count, T top) {
+    if (!best.wants(b, top)) return;
+    for (int64_t i = 0; i < count; ++i) {
+      if (best.wants(b, logits[i])) best.offer(b, logits[i], v + i);
+    }
+  }
+
+  void draw(int64_t b, int64_t v, const T* logits, int64_t count, T top, const Member& member) {
+    Drawn<T>& best = drawn_[member.index * params.B + b];
+    const int64_t before = best.index;
+    if (params.temperature == 1) {
+      draw_block(params.keys[b], logits, v, count, top, best);
+    } else {
+      alignas(64) T scaled[kBlock];
+      const Vec<T> factor(inverse_temperature_);
+      for (int64_t i = 0; i < kBlock; i += kLanes) {
+        store<T>(scaled + i, load(logits + i) * factor);
+      }
+      draw_block(params.keys[b], scaled, v, count, top * inverse_temperature_, best);
+    }
+    if (best.index != before) best.logit = logits[best.index - v];
+  }
+
+  void finish_row(int64_t b, const Member& member) {
+    decode::Candidates& out = candidates[b] = {};
+    const SoftmaxPart<T> all =
+        merge_parts(maxima_.data() + b * parts_, sums_.data() + b * parts_, parts_);
+    out.finite = all.sum > T(0);  // else: a NaN, a +inf, or nothing but -inf
+    if (!out.finite) return;
+    const double log_sum = std::log(static_cast<double>(all.sum));
+    const RowConstraints* c = constraints(b);
+    if (c != nullptr && c->forced >= 0) {
+      values_[b * kept_] = forced_[b];
+      indices_[b * kept_] = c->forced;
+      out.count = 1;
+    } else if (params.task == VocabTask::kNucleus) {
+      decode::Nucleus& nucleus = nuclei_[b];
+      nucleus.list(logits_.data() + b * blocks_ * kBlock, params, c, all.max, log_sum, &out);
+      return;
+    } else if (params.task == VocabTask::kDraw) {
+      const Drawn<T> best = drawn(b, member);
+      values_[b * kept_] = best.logit;
+      indices_[b * kept_] = best.index;
+      out.drawn = true;
+      out.count = best.key > -std::numeric_limits<T>::infinity();
+    } else if (params.task == VocabTask::kBest) {
+      out.count = TopK<T>::merge(best_.data(), member.size, b,
+                                 work_.data() + int64_t{member.index} * threads_ * kept_,
+                                 values_.data() + b * kept_, indices_.data() + b * kept_);
+    }
+    fill(b, all.max, log_sum, c, &out);
+  }
+
+  // From logits and words to what a strategy takes.
+  void fill(int64_t b, T max, double log_sum, const RowConstraints* c, decode::Candidates* out) {
+    const int64_t at = b * kept_;
+    int64_t count = 0;
+    for (; count < out->count; ++count) {
+      const T value = values_[at + count];
+      const int64_t word = indices_[at + count];
+      if (value == -std::numeric_limits<T>::infinity() && !(c != nullptr && c->forced >= 0)) break;
+      const decode::Scored scored =
+          decode::scored<T>(word, value, max, log_sum, c, params.repetition_penalty);
+      tokens_[at + count] = params.tokens == nullptr ? word : params.tokens[word];
+      scores_[at + count] = scored.score;
+      log_probs_[at + count] = scored.log_prob;
+    }
+    out->count = count;
+    out->tokens = tokens_.data() + at;
+    out->scores = scores_.data() + at;
+    out->log_probs = log_probs_.data() + at;
+  }
+
+  Drawn<T> drawn(int64_t b, const Member& member) const {
+    Drawn<T> best = drawn_[b];
+    for (int i = 1; i < member.size; ++i) {
+      const Drawn<T>& other = drawn_[i * params.B + b];
+      if (other.beats(best)) best = other;
+    }
+    return best;
+  }
+
+  const int threads_;
+  const int64_t blocks_, parts_, stride_, kept_;
+  ScratchArray<typename P::Activation> hidden_;  // (B, stride)
+  ScratchArray<T> maxima_, sums_;                // (B, parts): softmax_part of each block
+  ScratchArray<T> forced_;                       // (B)
+  ScratchArray<T> logits_;                       // (B, blocks * kBlock), kNucleus
+  ScratchArray<Drawn<T>> drawn_;                 // (threads, B), kDraw
+  ScratchArray<Candidate<T>> work_;              // (threads, threads, kept): for merging
+  ScratchArray<T> values_;                       // (B, kept), and so below
+  ScratchArray<int64_t> indices_, tokens_;
+  ScratchArray<double> scores_, log_probs_;
+  const T inverse_temperature_;
+  std::vector<std::unique_ptr<TopK<T>>> owned_;
+  std::vector<TopK<T>*> best_;  // one a thread
+  std::vector<decode::Nucleus> nuclei_;
+  std::atomic<int64_t> next_block_{0};
+};
+
+}  // namespace
+
+decode::VocabPart* make_vocab_part(const decode::VocabPartParams& most, int threads) {
+  switch (most.dtype) {
+    case DType::kFloat32:
+      return new VocabPart<float>(most, threads);
+    case DType::kFloat64:
+      return new VocabPart<double>(most, threads);
+    case DType::kBFloat16:
+      return new VocabPart<BFloat16>(most, threads);
+    default:
+      return nullptr;
+  }
+}
+
+}  // namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: MIT
+"""The whole loop in one call: the op `decode` of csrc/bindings/cpu_decode.cpp.
+
+It does what `Search` and `Scoring` do, step by step and to the bit in the models' log-probabilities;
+those remain for what it does not take (see `Decode.takes`), and as its oracle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from seq2seq_ext import _backend
+from seq2seq_ext.generation.config import GenerationConfig
+from seq2seq_ext.generation.constraints import Constraints
+from seq2seq_ext.generation.output import GenerateOutput, ScoreOutput, sum_scores
+from seq2seq_ext.reference import state_dtype
+
+if TYPE_CHECKING:
+    from seq2seq_ext.generation.predictor import Predictor, Running
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+_EARLY_STOPPING = {False: 0, True: 1, "never": 2}
+
+_enabled: contextvars.ContextVar[bool] = contextvars.ContextVar("native_decoding", default=True)
+
+
+@contextlib.contextmanager
+def disabled() -> Iterator[None]:
+    """Decodes by the loop in Python: for tests, and to see what the native loop gains."""
+    token = _enabled.set(False)
+    try:
+        yield
+    finally:
+        _enabled.reset(token)
+
+
+class Decode:
+    """One call of the op: a model and the sources it is to read."""
+
+    def __init__(self, predictor: Predictor, config: GenerationConfig) -> None:
+        self.predictor, self.config = predictor, config
+        [self.decoder] = predictor.decoders
+
+    @staticmethod
+    def takes(predictor: Predictor, config: GenerationConfig, callback: object = None) -> bool:
+        """Whether the op serves this call: one model on the CPU, in float32, float64 or bfloat16
+        throughout; no callback, no shortlist of its own for each row, and neither output_scores nor
+        output_hidden_states."""
+        if not _enabled.get() or len(predictor.decoders) != 1 or predictor.device.type != "cpu":
+            return False
+        [decoder] = predictor.decoders
+        dtypes = {parameter.dtype for parameter in decoder.parameters()}
+        return (
+            _backend.available("cpu")
+            and callback is None
+            and predictor.by_source is None
+            and not (config.output_scores or config.output_hidden_states)
+            and len(dtypes | {predictor.outputs[0][0].dtype}) == 1
+            and next(iter(dtypes)) in _DTYPES
+            and not torch.is_autocast_enabled("cpu")
+            and _is_plain(decoder)
+        )
+
+    def generate(
+        self, constraints: Constraints, src: Tensor, src_lengths: Tensor | Sequence[int] | None
+    ) -> GenerateOutput:
+        config = self.config
+        running, lengths = self.predictor.start(src, src_lengths)
+        mode = "beam" if config.num_beams > 1 else "sample" if config.do_sample else "greedy"
+        seed = 0
+        if config.do_sample:
+            # The default generator is asked once: draws are then keyed, not taken in turn.
+            drawn = int(torch.empty((), dtype=torch.int64).random_())
+            seed = drawn if config.seed is None else config.seed
+        allowed = constraints.allowed
+        if allowed is not None and self.predictor.common is not None:
+            allowed = allowed[:, self.predictor.common]
+        tokens, found, log_probs, ranks, attentions = self._run(
+            "generate",
+            running,
+            lengths,
+            mode,
+            seed,
+            attentions=config.output_attentions,
+            allowed=allowed,
+            prefix=constraints.prefix,
+            row_ids=constraints.row_ids,
+        )
+        past = torch.arange(tokens.size(1)) >= found[:, None]
+        total, normalized = sum_scores(log_probs, found, config.length_penalty)
+        if mode == "beam":  # there may be fewer hypotheses than were asked for
+            total = total.masked_fill(ranks == -math.inf, -math.inf)
+            normalized = normalized.masked_fill(ranks == -math.inf, -math.inf)
+        return GenerateOutput(
+            tokens.masked_fill_(past, config.fill_token_id),
+            found,
+            log_probs,
+            total,
+            normalized,
+            ranks if mode == "beam" else None,
+            None,
+            attentions if config.output_attentions else None,
+            None,
+            None,
+        )
+
+    def score(
+        self,
+        src: Tensor,
+        src_lengths: Tensor | Sequence[int] | None,
+        tgt: Tensor,
+        tgt_lengths: Tensor,
+    ) -> ScoreOutput:
+        running, lengths = self.predictor.start(src, src_lengths)
+        wanted = self.config.output_attentions
+        longest = int(tgt_lengths.max()) if len(tgt) else 0
+        log_probs = torch.zeros(tgt.shape, dtype=self.predictor.dtype)
+        attentions = log_probs.new_zeros(*tgt.shape, src.size(1)) if wanted else None
+        if longest:
+            _, _, told, _, weights = self._run(
+                "score",
+                running,
+                lengths,
+                "given",
+                attentions=wanted,
+                given=tgt.contiguous(),
+                given_lengths=tgt_lengths.contiguous(),
+            )
+            log_probs[:, :longest] = told
+            if attentions is not None:
+                attentions[:, :longest] = weights
+        scores = sum_scores(log_probs, tgt_lengths, self.config.length_penalty)
+        return ScoreOutput(tgt_lengths, log_probs, *scores, attentions)
+
+    def _run(
+        self,
+        where: str,
+        running: Running,
+        lengths: Tensor,
+        mode: str,
+        seed: int = 0,
+        *,
+        attentions: bool,
+        allowed: Tensor | None = None,
+        prefix: Tensor | None = None,
+        row_ids: Tensor | None = None,
+        given: Tensor | None = None,
+        given_lengths: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        [memory], [state] = running.memories, running.states
+        attention = memory.attention
+        # Without attention the op does not need to know where a source ends.
+        counts, numbers = self._numbers(mode, seed, attentions)
+        *found, undefined = torch.ops.seq2seq_ext.decode(
+            *self._model(),
+            list(state.hidden),
+            [] if state.cell is None else list(state.cell),
+            None if attention is None else attention.keys,
+            None if attention is None else attention.values,
+            memory.context if self.decoder.context == "every_step" else None,
+            lengths if attention is not None else None,
+            mode,
+            counts,
+            numbers,
+            list(self.config.eos_token_ids),
+            list(self.config.banned_token_ids) if mode != "given" else [],
+            self._phrases() if mode != "given" else [],
+            allowed,
+            prefix,
+            row_ids,
+            given,
+            given_lengths,
+        )
+        row, step = undefined.tolist()
+        if row >= 0:
+            raise ValueError(
+                f"{where}: the logits of row {row} are not finite at step {step}: "
+                "do the model's weights hold NaN or infinity?"
+            )
+        return tuple(found)  # type: ignore[return-value]
+
+    def _model(self) -> tuple[Any, ...]:
+        """The op's arguments from `cell` to `tokens`."""
+        decoder = self.decoder
+        layers = [w for layer in range(decoder.num_layers) for w in decoder.rnn.layer_weights(layer)]
+        attention, additive, scale = [], False, 1.0
+        if decoder.attention is not None:
+            additive = decoder.attention.kind == "additive"
+            scale = decoder.attention.scale
+            attention = [decoder.combine.weight_ih, decoder.combine.weight_hh]
+            if decoder.attention.query is not None:
+                attention.append(decoder.attention.query.weight)
+            if additive:
+                attention.append(decoder.attention.v)
+        cell = decoder.rnn.nonlinearity if decoder.cell == "rnn" else decoder.cell
+        return (
+            cell,
+            decoder.context,
+            decoder.input_feeding,
+            decoder.embedding.weight,
+            layers,
+            attention,
+            additive,
+            scale,
+            *self.predictor.outputs[0],
+            self.predictor.common,
+        )
+
+    def _numbers(self, mode: str, seed: int, attentions: bool) -> tuple[list[int], list[float]]:
+        """The op's `counts` and `numbers`, in its order."""
+        config = self.config
+        slots = 1 if mode == "given" else config.slots
+        signed = seed - 2**64 if seed >= 2**63 else seed  # the same 64 bits
+        counts = [
+            slots,
+            1 if mode == "given" else config.num_return_sequences,
+            config.max_new_tokens,
+            config.min_new_tokens,
+            config.start_token_id,
+            config.no_repeat_ngram_size,
+            min(config.top_k or 0, self.predictor.size) if mode == "sample" else 0,
+            signed,
+            _EARLY_STOPPING[config.early_stopping],
+            config.num_beam_groups if mode == "beam" else 1,
+            int(attentions),
+        ]
+        sampling = mode == "sample"
+        numbers = [
+            config.repetition_penalty,
+            config.temperature if sampling else 1.0,
+            config.top_p if sampling else 1.0,
+            (config.min_p or 0.0) if sampling else 0.0,
+            config.length_penalty,
+            config.coverage_penalty if mode == "beam" else 0.0,
+            config.diversity_penalty,
+        ]
+        return counts, [float(number) for number in numbers]
+
+    def _phrases(self) -> list[int]:
+        """Bad words of two tokens and more, each behind its length."""
+        phrases = [word for word in self.config.bad_words_ids or () if len(word) > 1]
+        return [number for word in phrases for number in (len(word), *word)]
+
+
+def _is_plain(decoder: torch.nn.Module) -> bool:
+    """Whether the decoder's step is the one the op knows: no subclass with a step of its own, and no
+    hooks on the way."""
+    from seq2seq_ext.nn.decoder import Decoder  # it imports this package
+
+    if any(getattr(type(decoder), n) is not getattr(Decoder, n) for n in ("step", "_step", "_read")):
+        return False
+    return not any(m._forward_hooks or m._forward_pre_hooks for m in decoder.modules())
