@@ -14,7 +14,7 @@ namespace {
 
 inline Status attention_error(cudaError_t error) {
   if (error == cudaSuccess) return Status::ok();
-  return Status::invalid("attention_step: launch failed, error " + std::to_string(int(error)));
+  return Status::invalid(gpu::launch_failure("attention_step", error));
 }
 
 template <class T>

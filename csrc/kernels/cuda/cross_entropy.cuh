@@ -116,7 +116,7 @@ Status launch_tiles(const char* name, void (*kernel)(Args, bool), const Args& ar
   config.stream = static_cast<cudaStream_t>(runtime.stream);
   const cudaError_t error = gpu::launch(config, name, kernel, args, aligned);
   if (error == cudaSuccess) return Status::ok();
-  return Status::invalid(std::string(name) + ": launch failed");
+  return Status::invalid(gpu::launch_failure(name, error));
 }
 
 }  // namespace

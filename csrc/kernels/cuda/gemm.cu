@@ -28,7 +28,7 @@ Status add_parts(const GemmParams& p, const void* parts, int64_t count, void* st
   config.stream = static_cast<cudaStream_t>(stream);
   const cudaError_t error =
       GPU_LAUNCH(config, (add_parts_kernel<T, C>), p, static_cast<const AccOf<T>*>(parts), count);
-  return error == cudaSuccess ? Status::ok() : Status::invalid("gemm: launch failed");
+  return error == cudaSuccess ? Status::ok() : Status::invalid(gpu::launch_failure("gemm", error));
 }
 
 // Parts of k, for products of few tiles and many k (weight gradients): about two blocks a

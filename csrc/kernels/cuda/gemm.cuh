@@ -161,7 +161,7 @@ Status launch_gemm(const GemmLaunch& launch, void* stream) {
   config.smem = Block::kSharedBytes;
   config.stream = static_cast<cudaStream_t>(stream);
   const cudaError_t error = GPU_LAUNCH(config, (gemm_kernel<T, Block>), launch);
-  return error == cudaSuccess ? Status::ok() : Status::invalid("gemm: launch failed");
+  return error == cudaSuccess ? Status::ok() : Status::invalid(gpu::launch_failure("gemm", error));
 }
 
 template <class T>

@@ -66,10 +66,9 @@ Status start(const SequenceShape& shape, int64_t begin, int64_t end, int values,
   config.grid = dim3(unsigned(((vectors > flags ? vectors : flags) + 255) / 256));
   config.block = dim3(256);
   config.stream = static_cast<cudaStream_t>(runtime.stream);
-  if (GPU_LAUNCH(config, persistent_start, group, initial, vectors, flags) != cudaSuccess) {
-    return Status::invalid("persistent_start: launch failed");
-  }
-  return Status::ok();
+  const cudaError_t error = GPU_LAUNCH(config, persistent_start, group, initial, vectors, flags);
+  if (error == cudaSuccess) return Status::ok();
+  return Status::invalid(gpu::launch_failure("persistent_start", error));
 }
 
 Kernel<ForwardArgs> forward_kernel(const SequenceShape& shape, const Plan& plan) {
@@ -116,7 +115,7 @@ Status launch(const char* name, Kernel<Args> kernel, const Args& args, const Seq
   config.cooperative = plan.unit_blocks > 1;
   const cudaError_t error = gpu::launch(config, name, kernel, args);
   if (error == cudaSuccess) return Status::ok();
-  return Status::invalid(std::string(name) + ": launch failed");
+  return Status::invalid(gpu::launch_failure(name, error));
 }
 
 template <class Args>

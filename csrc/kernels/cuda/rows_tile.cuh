@@ -44,8 +44,7 @@ Status launch_rows(const char* name, void (*kernel)(Params, int64_t), const Para
   config.stream = static_cast<cudaStream_t>(runtime.stream);
   const cudaError_t error = gpu::launch(config, name, kernel, params, grid.batch_tiles);
   if (error == cudaSuccess) return Status::ok();
-  return Status::invalid(std::string(name) + ": launch failed, error " +
-                         std::to_string(int(error)));
+  return Status::invalid(gpu::launch_failure(name, error));
 }
 
 }  // namespace seq2seq_ext::kernels::cuda

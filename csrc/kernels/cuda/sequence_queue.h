@@ -73,9 +73,8 @@ class Queue {
     config.grid = grid;
     config.block = dim3(threads);
     config.stream = static_cast<cudaStream_t>(runtime_.stream);
-    if (gpu::launch(config, name, kernel, std::forward<A>(args)...) != cudaSuccess) {
-      status_ = Status::invalid(std::string(name) + ": launch failed");
-    }
+    const cudaError_t error = gpu::launch(config, name, kernel, std::forward<A>(args)...);
+    if (error != cudaSuccess) status_ = Status::invalid(gpu::launch_failure(name, error));
   }
 
  private:

@@ -21,7 +21,7 @@ Status launch_slices(const VocabPickParams& p, const VocabWork<AccOf<T>>& work,
   config.stream = static_cast<cudaStream_t>(runtime.stream);
   const cudaError_t error = GPU_LAUNCH(config, (vocab_kernel<T, kN, Keep>), p, work);
   if (error == cudaSuccess) return Status::ok();
-  return Status::invalid("vocab_pick: launch failed, error " + std::to_string(int(error)));
+  return Status::invalid(gpu::launch_failure("vocab_pick", error));
 }
 
 // The tile's width follows the batch; it changes no bit of a row's result.

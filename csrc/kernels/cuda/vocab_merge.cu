@@ -105,8 +105,7 @@ Status launch(const char* name, void (*kernel)(VocabPickParams, VocabWork<A>), i
   config.stream = static_cast<cudaStream_t>(runtime.stream);
   const cudaError_t error = gpu::launch(config, name, kernel, p, work);
   if (error == cudaSuccess) return Status::ok();
-  return Status::invalid(std::string("vocab_pick: ") + name + ": launch failed, error " +
-                         std::to_string(int(error)));
+  return Status::invalid(gpu::launch_failure(std::string("vocab_pick: ") + name, error));
 }
 
 }  // namespace

@@ -12,10 +12,12 @@
 // and its launcher:
 //
 //   GPU_LAUNCH(config, kernel, arguments...)            cudaSuccess, or why the launch was refused
+//   gpu::launch_failure(name, error)                    that, in words
 //   gpu::max_active_blocks(kernel, threads, shared)     blocks of it that a multiprocessor holds
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <utility>
 
 #include "cuda/gpu/config.h"
@@ -26,6 +28,10 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 
 #if !defined(__CUDACC__)
 #include <host_execution/host_execution.h>
+
+namespace gpu {
+inline std::string reason_of(cudaError_t error) { return "error " + std::to_string(int(error)); }
+}  // namespace gpu
 #else
 
 #include <cooperative_groups.h>
@@ -98,6 +104,8 @@ cudaError_t launch(const Config& config, const char*, void (*kernel)(Params...),
   return error;
 }
 
+inline std::string reason_of(cudaError_t error) { return cudaGetErrorString(error); }
+
 // 0 if a block of this size does not fit at all.
 template <class Kernel>
 int max_active_blocks(Kernel* kernel, int threads, size_t shared) {
@@ -135,6 +143,12 @@ __device__ inline uint64_t atomicCAS(uint64_t* p, uint64_t expected, uint64_t v)
 #endif
 
 #endif  // __CUDACC__
+
+namespace gpu {
+inline std::string launch_failure(const std::string& name, cudaError_t error) {
+  return name + ": launch failed, " + reason_of(error);
+}
+}  // namespace gpu
 
 #define GPU_LAUNCH(config, kernel, ...) ::gpu::launch(config, #kernel, kernel, __VA_ARGS__)
 
