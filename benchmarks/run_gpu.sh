@@ -52,6 +52,13 @@ bench_words() {
     awk 'NF { printf "%s%s time=0", separator, $0; separator = " , " }'
 }
 
+# All of them as a line for each kernel.
+kernel_words() {
+  bench_words "" | sed 's/ , /\n/g' |
+    awk '$1 != kernel { printf "%s%s", newline, $0; kernel = $1; newline = "\n"; next }
+         { printf " , %s", $0 }'
+}
+
 capability=$("$PYTHON" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())') || {
   say "FAIL no GPU that torch can use"
   exit 1
@@ -76,8 +83,10 @@ fi
 
 # ---- Checks. The wrappers first: all else stands on them.
 step "PTX wrappers against plain loops" 30 "$BENCH" ptx
-# shellcheck disable=SC2046
-step "every kernel against the CPU kernel in float64" 60 "$BENCH" $(bench_words)
+# A process each: after an illegal access nothing more runs in the same one.
+step "every kernel against the CPU kernel in float64" 60 sh -c \
+  'status=0; while read -r words; do "$0" $words || status=1; done; exit $status' "$BENCH" \
+  <<<"$(kernel_words)"
 step "ops on CUDA against the float64 oracle" 100 "$PYTHON" -m pytest -q --maxfail=10 --tb=short \
   -p no:cacheprovider -m cuda tests/ops
 if command -v compute-sanitizer >/dev/null; then
