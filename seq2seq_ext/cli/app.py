@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from seq2seq_ext.cli.console import CommandError, log
+from seq2seq_ext.cli.console import CommandError, Interrupted, ReaderGone, log
 from seq2seq_ext.cli.options import (
     MAX_BEAM,
     MAX_SEED,
@@ -63,11 +63,23 @@ def translate(
         list[str] | None, typer.Argument(help="Sentences; none: the lines of --input.")
     ] = None,
     input: Annotated[
-        str, typer.Option("--input", "-i", help="Text file, plain or .gz; '-': stdin.")
+        str,
+        typer.Option(
+            "--input",
+            "-i",
+            help="Text file, plain or .gz, of any size; '-': stdin. Empty lines stay empty.",
+        ),
     ] = "-",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; none: stdout.")
+        Path | None, typer.Option("--output", "-o", help="File to write; none or '-': stdout.")
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with an interrupted run into --output; if there is none, start one.",
+        ),
+    ] = False,
     beam: Annotated[
         int | None, typer.Option(min=1, max=MAX_BEAM, help="Beam search with so many hypotheses.")
     ] = None,
@@ -104,12 +116,25 @@ def translate(
     ] = False,
     attention: Annotated[
         Path | None,
-        typer.Option(help="Write attention weights: a picture (.png, .pdf, .svg) or .jsonl."),
+        typer.Option(
+            help="Write attention weights: a picture (.png, .pdf, .svg) or .jsonl; all sentences "
+            "are held in memory."
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    window: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Lines of --input that are read, sorted by length and written at a time."
+        ),
+    ] = 4096,
     threads: Threads = None,
 ) -> None:
-    """Translate sentences, one a line."""
+    """Translate sentences, one a line, from arguments, a file or stdin.
+
+    While a file is translated into OUTPUT, its finished lines stand in OUTPUT.partial, and after an
+    interruption --resume goes on behind them.
+    """
     from seq2seq_ext.cli.translate import run
 
     run(
@@ -131,6 +156,8 @@ def translate(
         ),
         scores=scores,
         attention=attention,
+        resume=resume,
+        window=window,
         batch_size=batch_size,
         threads=threads,
     )
@@ -232,7 +259,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         log.print("interrupted")
         return 130
-    except BrokenPipeError:
+    except Interrupted as stop:
+        log.print(str(stop))
+        return 130
+    except (BrokenPipeError, ReaderGone):
         # Whoever read us (head, less) has gone; Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

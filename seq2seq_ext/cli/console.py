@@ -36,6 +36,14 @@ class CommandError(Exception):
     """Ends a command with one line on stderr and exit code 2."""
 
 
+class ReaderGone(Exception):  # noqa: N818  not an error
+    """Whoever read the output (head, less) wants no more. Typer would make BrokenPipeError 1."""
+
+
+class Interrupted(Exception):  # noqa: N818  not an error
+    """Ctrl-C, with more to say than that: one line on stderr and exit code 130."""
+
+
 def set_threads(threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
@@ -179,7 +187,3 @@ def print_scores(scores: Scores, title: str, out: Console = console) -> None:
     for row in rows:
         table.add_row(*row)
     out.print(table)
-
-
-def stdin_bytes() -> bytes:
-    return sys.stdin.buffer.read()

@@ -42,12 +42,13 @@ def lengths_of(rows: Sequence[Sequence[int]]) -> Tensor:
 
 
 def encode_texts(
-    tokenizer: Tokenizer, texts: Sequence[str], name: str = "input"
+    tokenizer: Tokenizer, texts: Sequence[str], name: str = "input", *, allow_empty: bool = False
 ) -> list[list[int]]:
     """Token ids of each text: x_1 ... x_T, with no special tokens.
 
     Raises:
-        DataError: a text has no tokens, or holds surrogates (bytes that were not UTF-8).
+        DataError: a text has no tokens (unless allow_empty), or holds surrogates (bytes that were
+            not UTF-8).
     """
     for number, text in enumerate(texts, 1):
         try:
@@ -56,7 +57,7 @@ def encode_texts(
             raise DataError(f"{name}:{number}: not UTF-8: {text!r}") from None
     encoded = tokenizer.encode_batch(texts)
     for number, ids in enumerate(encoded, 1):
-        if not ids:
+        if not ids and not allow_empty:
             raise DataError(f"{name}:{number}: no tokens in {texts[number - 1]!r}")
     return encoded
 

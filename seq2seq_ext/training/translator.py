@@ -8,9 +8,10 @@ A model directory holds `config.json`, `model.safetensors`, `source_tokenizer.js
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,21 +100,33 @@ class Translator:
         Raises DataError and ModelError: `generate`.
         """
         results: list[list[Hypothesis]] = [[] for _ in texts]
-        for indices, output in self.generate(texts, batch_size=batch_size, **options):
-            lengths = output.lengths.tolist()
-            scores = zip(
-                output.sequences_scores.tolist(), output.normalized_scores.tolist(), strict=True
-            )
-            rows = zip(output.sequences.tolist(), lengths, scores, strict=True)
-            count = len(lengths) // len(indices)
-            for at, (row, length, (score, normalized)) in enumerate(rows):
-                ids, weights = row[:length], None
-                if output.attentions is not None:
-                    weights = output.attentions[at, :length]
-                text = self.target.decode(ids)
-                hypothesis = Hypothesis(text, ids, score, normalized, weights)
-                results[indices[at // count]].append(hypothesis)
+        for found in self.decode(texts, batch_size=batch_size, **options):
+            for index, rows in found.items():
+                results[index] = rows
         return results
+
+    def decode(
+        self, texts: Sequence[str], *, batch_size: int = 64, **options: Any
+    ) -> Iterator[dict[int, list[Hypothesis]]]:
+        """The hypotheses of one batch after the other, by the texts' indices; see `batches`."""
+        for indices, output in self.batches(texts, batch_size=batch_size, **options):
+            rows = self._hypotheses(output)
+            count = len(rows) // len(indices)
+            yield {index: rows[i * count : (i + 1) * count] for i, index in enumerate(indices)}
+
+    def _hypotheses(self, output: GenerateOutput) -> list[Hypothesis]:
+        lengths = output.lengths.tolist()
+        scores = zip(
+            output.sequences_scores.tolist(), output.normalized_scores.tolist(), strict=True
+        )
+        found = []
+        rows = zip(output.sequences.tolist(), lengths, scores, strict=True)
+        for at, (row, length, (score, normalized)) in enumerate(rows):
+            ids, weights = row[:length], None
+            if output.attentions is not None:
+                weights = output.attentions[at, :length]
+            found.append(Hypothesis(self.target.decode(ids), ids, score, normalized, weights))
+        return found
 
     def generate(
         self, texts: Sequence[str], *, batch_size: int = 64, **options: Any
@@ -125,12 +138,25 @@ class Translator:
             DataError: a text has no tokens, or is not Unicode.
             ModelError: an option is out of range, or the weights hold NaN.
         """
-        rows = encode_texts(self.source, texts)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        config = self.model.generation_config
-        if options.get("do_sample", config.do_sample) and options.get("seed", config.seed) is None:
-            options["seed"] = int(torch.empty((), dtype=torch.int64).random_())  # of all batches
-        batches = []
+        return list(self.batches(texts, batch_size=batch_size, **options))
+
+    def batches(
+        self,
+        texts: Sequence[str],
+        *,
+        batch_size: int = 64,
+        first_row: int = 0,
+        skip_empty: bool = False,
+        **options: Any,
+    ) -> Iterator[tuple[list[int], GenerateOutput]]:
+        """`generate`, batch by batch as they are decoded, for texts that are part of a longer list.
+
+        first_row: where in that list the first text stands; with one seed for all parts, samples
+        are those of the whole list. skip_empty: texts without tokens are left out, not refused.
+        """
+        rows = encode_texts(self.source, texts, allow_empty=skip_empty)
+        order = sorted((i for i, row in enumerate(rows) if row), key=lambda i: len(rows[i]))
+        options = self.with_seed(options)
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
             chosen = [rows[i] for i in indices]
@@ -138,15 +164,21 @@ class Translator:
                 output = self.model.generate(
                     pad(chosen),
                     lengths_of(chosen),
-                    row_ids=indices,
+                    row_ids=[first_row + i for i in indices],
                     return_dict_in_generate=True,
                     **options,
                 )
             except ValueError as error:
                 raise ModelError(str(error)) from error
             assert isinstance(output, GenerateOutput)
-            batches.append((indices, output))
-        return batches
+            yield indices, output
+
+    def with_seed(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options with a seed for all batches, drawn where sampling was given none."""
+        config = self.model.generation_config
+        if options.get("do_sample", config.do_sample) and options.get("seed", config.seed) is None:
+            return {**options, "seed": int(torch.empty((), dtype=torch.int64).random_())}
+        return options
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes the model directory, file by file, each whole or not at all."""
@@ -195,6 +227,17 @@ class Translator:
         if sizes != (source.vocab_size, target.vocab_size):
             raise ModelError(f"{path}: the tokenizers' vocabularies are not the model's")
         return cls(model, source, target, config.get("training"))
+
+
+def fingerprint(directory: str | os.PathLike[str]) -> str:
+    """Tells one model directory from another: a digest of the files that translating reads."""
+    digest = hashlib.sha256()
+    for name in (CONFIG, WEIGHTS, SOURCE_TOKENIZER, TARGET_TOKENIZER):
+        with (Path(directory) / name).open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        digest.update(name.encode())
+    return digest.hexdigest()
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -98,7 +98,10 @@ def bad(tmp_path: Path) -> Path:
         (["train", "{data}/some.tsv", "--resume", "{model}"], "other training data"),
         (["translate", "{bad}/none", "hello"], "no such model directory"),
         (["translate", "{bad}", "hello"], "config.json is missing"),
-        (["translate", "{model}", "-i", "{bad}/hole.txt"], "hole.txt:2: empty line"),
+        (
+            ["translate", "{model}", "-i", "{bad}/hole.txt", "--attention", "{bad}/x.png"],
+            "hole.txt:2: empty line",
+        ),
         (["translate", "{model}", "-i", "{bad}/empty.tsv"], "no lines"),
         (["translate", "{model}", " "], "sentence:1: empty line"),
         (["translate", "{model}", "hello", "-o", "{bad}/none/out"], "cannot be written"),

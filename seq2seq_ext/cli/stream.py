@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""`translate` for texts of any size: window by window, in the order of the lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from seq2seq_ext.cli.console import CommandError, Interrupted, log
+from seq2seq_ext.cli.hypotheses import Layout, decode
+from seq2seq_ext.cli.lines import Lines, open_lines
+from seq2seq_ext.cli.partial import Resumable, Sink, Stream, is_stream
+from seq2seq_ext.cli.throughput import Throughput
+from seq2seq_ext.data.corpus import DataError
+from seq2seq_ext.training.translator import Hypothesis, Translator, fingerprint
+
+SCORES = "--scores"  # among the options of a record: it changes the lines, but not `generate`
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is wanted of every window."""
+
+    translator: Translator
+    options: dict[str, Any]  # of `generate`
+    layout: Layout
+    window: int  # lines that are sorted by length together
+    batch_size: int
+
+
+def translate_lines(job: Job, model: Path, name: str, output: Path | None, *, resume: bool) -> None:
+    """Translates the lines of a file, or of stdin, into a file or onto stdout.
+
+    Raises:
+        CommandError, DataError: input, output or options are wrong; the message says what is kept.
+        Interrupted: Ctrl-C; the message says what is kept.
+    """
+    if resume and is_stream(output):
+        raise CommandError("--resume needs a file as --output")
+    with open_lines(name) as source:
+        if output is None or is_stream(output):
+            _translate(_seeded(job, job.options), source, Stream(output))
+            return
+        # A link stays a link, to the new file.
+        with Resumable(output.resolve() if output.is_symlink() else output) as sink:
+            digest = fingerprint(model)
+            given = {**job.options, SCORES: job.layout.scores}
+            found = sink.open(digest, given, resume=resume)
+            if sink.finished:
+                log.print(f"{output}: complete already")
+                sink.clear()
+                return
+            found = job.translator.with_seed(found)
+            _skip(source, sink)
+            sink.begin(digest, found)
+            _translate(_seeded(job, found), source, sink)
+
+
+def _seeded(job: Job, options: dict[str, Any]) -> Job:
+    """One seed for all windows."""
+    options = job.translator.with_seed(options)
+    return replace(job, options={n: value for n, value in options.items() if n != SCORES})
+
+
+def _skip(source: Lines, sink: Resumable) -> None:
+    """Reads the lines that are translated already. Raises CommandError: they are others."""
+    done = sink.record
+    if done.lines == 0:
+        return
+    source.skip(done.lines)
+    if source.count < done.lines or source.digest() != done.source:
+        raise CommandError(
+            f"{source.name}: its first {done.lines:,} lines are not those that {sink.partial} "
+            "was translated from; use the same input, or delete that file to start anew"
+        )
+    log.print(f"resuming after line {done.lines:,}")
+
+
+def _translate(job: Job, source: Lines, sink: Sink) -> None:
+    speed = Throughput(on_stdout=isinstance(sink, Stream))
+    empty = 0
+    try:
+        with speed.drawing(source.size):
+            while texts := source.window(job.window):
+                found = _decode(job, texts, source.count - len(texts), speed)
+                empty += sum(not rows for rows in found)
+                first = source.count - len(texts) + 1
+                lines = [
+                    f"{line}\n"
+                    for number, rows in enumerate(found, first)
+                    for line in job.layout.lines(number, rows)
+                ]
+                sink.write("".join(lines), source.count, source.digest())
+                speed.on_window(source.count, source.position())
+        if source.count == 0:
+            raise CommandError(f"{source.name}: no lines")
+        sink.finish()
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted" + _kept(sink)) from None
+    except (CommandError, DataError) as error:
+        raise CommandError(f"{error}{_kept(sink)}") from None
+    if empty:
+        log.print(f"{empty:,} {'line holds' if empty == 1 else 'lines hold'} no tokens: left empty")
+    speed.print_total()
+
+
+def _kept(sink: Sink) -> str:
+    if sink.kept == 0:
+        return ""
+    return f"; {sink.kept:,} lines are translated and kept: the same command with --resume goes on"
+
+
+def _decode(job: Job, texts: list[str], first: int, speed: Throughput) -> list[list[Hypothesis]]:
+    """Of each text; none where it has no tokens. first: the row of the first text."""
+    found: list[list[Hypothesis]] = [[] for _ in texts]
+    batches = decode(
+        job.translator,
+        [text.strip() for text in texts],
+        batch_size=job.batch_size,
+        first_row=first,
+        skip_empty=True,
+        **job.options,
+    )
+    for batch in batches:
+        for index, rows in batch.items():
+            found[index] = rows
+        speed.on_batch(len(batch), sum(len(row.ids) for rows in batch.values() for row in rows))
+    return found
