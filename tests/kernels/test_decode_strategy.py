@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Decoding's part without a model, to the bit against the same in Python: constraints, greedy
-decoding, sampling and beam search over candidates that are told, exp and log."""
+"""Greedy decoding, sampling, given tokens and beam search over candidates that are told, to the bit
+against the same in Python."""
 
 import math
 import os
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,12 +12,11 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from seq2seq_ext.generation import exact, philox, processors  # noqa: E402
+from seq2seq_ext.generation import processors  # noqa: E402
 from seq2seq_ext.generation.beam import BeamSearch  # noqa: E402
 from seq2seq_ext.generation.config import GenerationConfig  # noqa: E402
-from seq2seq_ext.generation.constraints import Constraints  # noqa: E402
 from seq2seq_ext.generation.picking import Picking  # noqa: E402
-from seq2seq_ext.generation.proposals import Candidates, Proposals  # noqa: E402
+from seq2seq_ext.generation.proposals import Candidates  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     "SEQ2SEQ_EXT_NESTED_TEST" in os.environ and "LD_PRELOAD" not in os.environ,
@@ -29,124 +27,7 @@ GREEDY, SAMPLE, BEAM, GIVEN = range(4)
 EARLY_STOPPING = {False: 0, True: 1, "never": 2}
 SEEDS = st.integers(0, 2**32 - 1)
 
-
-# --------------------------------------------------------------------------------------------------
-# exp, log, noise.
-
-
-def doubles(rng, low, high):
-    """1e5 from many magnitudes, e**low ... e**high."""
-    return np.exp(rng.uniform(low, high, 100_000))
-
-
-def same_bits(a, b):
-    np.testing.assert_array_equal(np.asarray(a).view(np.int64), np.asarray(b).view(np.int64))
-
-
-def test_exp(cpu_kernels, rng):
-    edges = [0.0, -0.0, -5e-324, -708.3, -708.4, -708.5, -744.9, -745.0, -745.2, -1e300, -math.inf]
-    halves = -(np.arange(1000) + 0.5) * math.log(2)  # k = x / log 2 between two whole numbers
-    x = np.concatenate([edges, halves, -doubles(rng, -40, 6.7), rng.uniform(-3, 0, 1000)])
-    same_bits(cpu_kernels.exact_exp(x), exact.exp(torch.from_numpy(x)).numpy())
-    assert np.isnan(cpu_kernels.exact_exp(np.array([math.nan]))).all()
-
-
-def test_log(cpu_kernels, rng):
-    root = math.sqrt(0.5)
-    edges = [0.0, 1.0, math.inf, 5e-324, 2.0**-1022, 1.7e308, 0.5, 2.0]
-    edges += [root, np.nextafter(root, 0), np.nextafter(root, 1), np.nextafter(1, 0), 1 + 2**-52]
-    x = np.concatenate([edges, doubles(rng, -745, 709), rng.uniform(0, 2, 1000)])
-    same_bits(cpu_kernels.exact_log(x), exact.log(torch.from_numpy(x)).numpy())
-
-
-@given(seed=st.integers(0, 2**64 - 1), row=st.integers(0, 2**63 - 1), step=st.integers(0, 99999))
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
-def test_noise(cpu_kernels, seed, row, step):
-    tokens = np.concatenate([np.arange(200), [31999, 2**31 - 1]])
-    expected = philox.gumbel(seed, torch.tensor([row]), step, torch.from_numpy(tokens[None]))
-    same_bits(cpu_kernels.exact_gumbel(seed, row, step, tokens), expected[0].numpy())
-
-
-# --------------------------------------------------------------------------------------------------
-# Constraints.
-
-
-@st.composite
-def constraint_options(draw):
-    """(V, B, options of GenerationConfig)"""
-    V, B = draw(st.sampled_from([2, 5, 33, 70])), draw(st.integers(1, 3))
-    token = st.integers(0, V - 1)
-    words = st.lists(st.lists(token, min_size=1, max_size=4), max_size=5)
-    return (
-        V,
-        B,
-        {
-            "eos_token_id": draw(st.lists(token, max_size=2, unique=True).map(sorted)),
-            "min_new_tokens": draw(st.sampled_from([0, 0, 3, 9])),
-            "suppress_tokens": draw(st.lists(token, max_size=3)),
-            "bad_words_ids": draw(st.one_of(st.just([]), words)),
-            "no_repeat_ngram_size": draw(st.sampled_from([0, 0, 1, 2, 3])),
-            "repetition_penalty": draw(st.sampled_from([1.0, 1.3, 0.7])),
-            "max_new_tokens": 99,
-        },
-    )
-
-
-@given(
-    case=constraint_options(),
-    allowed_rows=st.sampled_from([0, 1, "B"]),
-    prefix_size=st.sampled_from([0, 0, 4]),
-    has_shortlist=st.booleans(),
-    seed=SEEDS,
-)
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
-def test_constraints(cpu_kernels, case, allowed_rows, prefix_size, has_shortlist, seed):
-    V, B, options = case
-    rng, K = np.random.default_rng(seed), 2
-    words = np.flatnonzero(rng.random(V) < 0.6) if has_shortlist else np.arange(V)
-    config = GenerationConfig(**options)
-    native = {
-        "eos": config.eos_token_ids,
-        "banned": config.banned_token_ids,
-        "phrases": [word for word in config.bad_words_ids if len(word) > 1],
-    }
-    for name in ("min_new_tokens", "no_repeat_ngram_size", "repetition_penalty"):
-        native[name] = options[name]
-    allowed = prefix = None
-    if allowed_rows:
-        allowed = rng.random((B if allowed_rows == "B" else 1, V)) < 0.7
-        native["allowed"] = np.ascontiguousarray(allowed[:, words], dtype=np.uint8)
-        allowed = torch.from_numpy(allowed)
-    if prefix_size and len(words):
-        prefix = rng.choice(words, (B, prefix_size))  # forced tokens are in the shortlist
-        prefix[np.arange(prefix_size) >= rng.integers(0, prefix_size + 1, (B, 1))] = -1
-        native["prefix"], prefix = prefix, torch.from_numpy(prefix)
-    predictor = SimpleNamespace(device=torch.device("cpu"), has_top=True, vocab_size=V)
-    constraints = Constraints(torch.arange(B), prefix, allowed)
-    proposals = Proposals(predictor, config, constraints)
-    tested = cpu_kernels.Constraints(B, len(words), words if has_shortlist else None, **native)
-    assert tested.needs_history == proposals.needs_history
-    history = rng.integers(0, rng.integers(2, 5, endpoint=True) if V > 5 else V, (B * K, 12))
-    for step in range(12):
-        past = torch.from_numpy(history[:, : step if proposals.needs_history else 0])
-        banned = proposals.banned_early if step < config.min_new_tokens else proposals.banned
-        out = proposals.bans(torch.arange(B), step, past, banned).numpy()
-        seen = processors.seen_tokens(past, V).numpy() & (config.repetition_penalty != 1)
-        for row in range(B * K):
-            own = np.ascontiguousarray(history[row, :step])
-            mask, also, penalized, forced = tested.row(row // K, step, own)
-            assert also == sorted(set(also))
-            assert penalized == sorted(set(penalized))
-            mask[also] = True
-            if forced >= 0:
-                mask = np.arange(len(words)) != forced
-            assert mask.tolist() == out[row, words].tolist()
-            assert penalized == np.flatnonzero(seen[row, words]).tolist()
-            assert tested.any or not (mask.any() or penalized or forced >= 0)
-
-
-# --------------------------------------------------------------------------------------------------
-# Strategies. Scores lie on a coarse grid, so that many are equal.
+# Scores lie on a coarse grid, so that many are equal.
 
 
 def random_candidates(rng, rows, V, *, banned=0.15, stuck=0.02):
@@ -200,10 +81,8 @@ class BeamRun:
             candidates.scores[row] = math.nan
         weights = self.rng.random((K, self.size)).astype(np.float32) ** 3
         weights[self.rng.random(weights.shape) < 0.1] = 0
-        rows = [
-            native_row(candidates, k, self.native.wanted) if self.live[k] else None
-            for k in range(K)
-        ]
+        listed = self.native.wanted if self.rng.random() < 0.5 else V  # or more than is wanted
+        rows = [native_row(candidates, k, listed) if self.live[k] else None for k in range(K)]
         cover = self.config.coverage_penalty > 0
         given = weights.astype(np.float64) if cover else None
         tokens, parents, log_probs, self.live = self.native.advance(
@@ -291,8 +170,8 @@ def run_picking(native, picking, config, source, rng, V, K):
     assert live == [True] * K
     for step in range(config.max_new_tokens):
         candidates = random_candidates(rng, K, V)
-        wanted = native.wanted or V
-        rows = [native_row(candidates, k, wanted) if live[k] else None for k in range(K)]
+        listed = native.wanted if native.wanted and rng.random() < 0.5 else V
+        rows = [native_row(candidates, k, listed) if live[k] else None for k in range(K)]
         before = live
         tokens, parents, log_probs, live = native.advance(source, step, rows)
         stuck = [row is not None and not len(row["tokens"]) for row in rows]
@@ -376,6 +255,33 @@ def test_what_is_not_listed_weighs(cpu_kernels, top_p, min_p, temperature, seed)
     assert native.advance(0, 0, [row])[0] == choice.tokens[0].tolist()
     # Without the rest fewer would be left in: then the draw is another one, now and then.
     assert (native.wanted == 0) == (top_p == 1 and min_p == 0)
+
+
+def draws(native, count, **row):
+    native.begin(0)
+    return {one_row(native, step, **row)[0][0] for step in range(count)}
+
+
+def test_the_edge_of_top_p(cpu_kernels):
+    """Two halves: the first is top_p = 0.5, and the second is not there; just above, it is."""
+    row = {"tokens": [3, 8], "log_probs": [-1.0, -1.0]}
+    options = {"mode": SAMPLE, "max_new_tokens": 99, "seed": 5}
+    half = cpu_kernels.Strategy(9, np.array([1]), 1, top_p=0.5, **options)
+    assert draws(half, 20, **row) == {3}
+    more = cpu_kernels.Strategy(9, np.array([1]), 1, top_p=math.nextafter(0.5, 1), **options)
+    assert draws(more, 20, **row) == {3, 8}
+
+
+def test_equal_draws_go_to_the_lowest_token(cpu_kernels):
+    V = 300_000
+    noise = cpu_kernels.exact_gumbel(1, 0, 0, np.arange(V))
+    values, counts = np.unique(noise, return_counts=True)
+    pairs = [np.flatnonzero(noise == value).tolist() for value in values[counts == 2]]
+    assert pairs
+    for pair in pairs:
+        for tokens in (pair, pair[::-1]):
+            native = cpu_kernels.Strategy(V, np.array([1]), 1, mode=SAMPLE, seed=1)
+            assert draws(native, 1, tokens=tokens, log_probs=[-1.0, -1.0]) == {pair[0]}
 
 
 def one_row(native, step, **row):
