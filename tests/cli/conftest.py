@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from seq2seq_ext.cli import main
 from seq2seq_ext.data import phrasebook
+from seq2seq_ext.training.translator import Hypothesis, Translator
 
 SMALL = ["--hidden", "16", "--embedding", "8", "--batch-size", "32", "--lr", "0.01"]
+TRANSLATE = [sys.executable, "-m", "seq2seq_ext", "translate"]
 
 
 @dataclass(frozen=True)
@@ -65,3 +70,49 @@ def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ["train", data / "pairs.tsv", "-o", directory, "--epochs", 2, *SMALL]
     assert main([str(argument) for argument in arguments]) == 0
     return directory
+
+
+@pytest.fixture(scope="session")
+def lively(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model with random weights: it says something different to different sentences."""
+    copy = Path(shutil.copytree(model, tmp_path_factory.mktemp("lively") / "model"))
+    translator = Translator.load(copy)
+    random_numbers = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in translator.model.parameters():
+            parameter.normal_(generator=random_numbers)
+    translator.model.generation_config = translator.model.generation_config.replace(
+        min_new_tokens=2, max_new_tokens=12
+    )
+    translator.save(copy)
+    return copy
+
+
+def sentences(count: int) -> list[str]:
+    """Of mixed lengths; some lines are empty or of spaces."""
+    some = [source for source, _ in phrasebook.pairs(300)]
+    lines = [" ".join(some[(i * 7 + j) % 300] for j in range(1 + i % 3)) for i in range(count)]
+    for at, line in ((4, ""), (count // 2, " \t "), (count - 2, "\u00a0")):
+        lines[at] = line
+    return lines
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "in.txt"
+    path.write_text("".join(f"{line}\n" for line in sentences(60)), encoding="utf-8")
+    return path
+
+
+def in_memory(model: Path, texts: list[str], **options: object) -> list[list[Hypothesis]]:
+    """What one call makes of all lines; nothing of those without tokens."""
+    found: list[list[Hypothesis]] = [[] for _ in texts]
+    translator = Translator.load(model)
+    for batch in translator.decode(texts, skip_empty=True, batch_size=100, **options):
+        for index, rows in batch.items():
+            found[index] = rows
+    return found
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}

@@ -84,6 +84,22 @@ def test_samples_do_not_depend_on_the_batches(make_translator: Make, pairs: list
         assert found[0] == found[1] == found[2]
 
 
+def test_parts_of_a_list_are_decoded_as_the_list(make_translator: Make, pairs: list[Pair]) -> None:
+    translator = make_translator()
+    texts = [source for source, _ in pairs[:20]]
+    texts[3] = texts[12] = " "
+    options = {"do_sample": True, "seed": 4, "skip_empty": True}
+    whole = translator.hypotheses(texts, **options)
+    assert whole[3] == whole[12] == []
+    parts = []
+    for start in (0, 5, 10, 15):
+        part = texts[start : start + 5]
+        parts += translator.hypotheses(part, batch_size=2, first_row=start, **options)
+    assert parts == whole
+    other = translator.hypotheses(texts[5:10], **options)
+    assert other != whole[5:10]  # without first_row they are the samples of other rows
+
+
 def test_unknown_token_is_never_written(make_translator: Make) -> None:
     translator = make_translator()
     with torch.no_grad():
