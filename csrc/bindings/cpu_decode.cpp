@@ -71,10 +71,28 @@ class Model {
     set_layers(layers);
   }
 
-  // Layers that read c need its size first.
-  void set_context(int64_t size) { p.C = size; }
-
   kernels::DecodeModel p{};
+
+  void set_screen(const Tensor& panels, const OptionalTensor& numbers) {
+    const auto up = [](int64_t size, int64_t to) { return (size + to - 1) / to * to; };
+    const int64_t words = up(p.V, kernels::kScreenWords), depth = up(p.H, kernels::kScreenDepth);
+    if (panels.scalar_type() != ScalarType::Byte) fail("screen", "others", "dtype uint8");
+    expect_shape(panels, {words / 16, depth / 4, 16, 4}, "screen");
+    if (!numbers || numbers->scalar_type() != ScalarType::Float) {
+      fail("screen_numbers", "others", "a float32 tensor");
+    }
+    expect_shape(*numbers, {5, words}, "screen_numbers");
+    if (p.dtype == kernels::DType::kFloat64 || p.H > (1 << 15)) {
+      fail("screen", "others", "float32 or bfloat16 weights, and H <= 32768");
+    }
+    const float* row = static_cast<const float*>(keep(*numbers).const_data_ptr());
+    p.screen.panels = static_cast<const uint8_t*>(keep(panels).const_data_ptr());
+    for (const float** to :
+         {&p.screen.scale, &p.screen.residual, &p.screen.norm, &p.screen.slack, &p.screen.bias}) {
+      *to = row;
+      row += words;
+    }
+  }
 
   // As it is used: like the embedding, contiguous.
   const Tensor& like(const Tensor& tensor, const Name& name, std::initializer_list<int64_t> shape) {
@@ -342,7 +360,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> decode(
     const std::string& cell, const std::string& context, bool input_feeding,
     const Tensor& embedding, const Tensors& layers, const Tensors& attention, bool additive,
     double scale, const Tensor& output_weight, const OptionalTensor& output_bias,
-    const OptionalTensor& tokens, const Tensors& hidden, const Tensors& cells,
+    const OptionalTensor& tokens, const OptionalTensor& screen,
+    const OptionalTensor& screen_numbers, const Tensors& hidden, const Tensors& cells,
     const OptionalTensor& keys, const OptionalTensor& values, const OptionalTensor& source_context,
     const OptionalTensor& lengths, const std::string& mode, const Integers& counts,
     const std::vector<double>& numbers, const Integers& eos, const Integers& banned,
@@ -352,6 +371,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> decode(
   expect_supported_dtype(embedding, "embedding");
   Model model(cell, context, input_feeding, embedding, layers, attention, additive, scale,
               output_weight, output_bias, tokens);
+  if (screen) model.set_screen(*screen, screen_numbers);
   const Sources sources(model, hidden, cells, keys, values, source_context, lengths);
   kernels::DecodeOptions o = options_of(mode, counts, numbers, eos, banned, phrases);
   const int64_t B = sources.p.B, V = model.p.V, num_tokens = model.p.num_tokens;

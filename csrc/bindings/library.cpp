@@ -61,7 +61,8 @@ REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
   m.def(
       "decode(str cell, str context, bool input_feeding, Tensor embedding, Tensor[] layers, "
       "Tensor[] attention, bool additive, float scale, Tensor output_weight, Tensor? output_bias, "
-      "Tensor? tokens, Tensor[] hidden, Tensor[] cells, Tensor? keys, Tensor? values, "
+      "Tensor? tokens, Tensor? screen, Tensor? screen_numbers, Tensor[] hidden, Tensor[] cells, "
+      "Tensor? keys, Tensor? values, "
       "Tensor? source_context, Tensor? lengths, str mode, int[] counts, float[] numbers, "
       "int[] eos, int[] banned, int[] phrases, Tensor? allowed, Tensor? prefix, Tensor? row_ids, "
       "Tensor? given, Tensor? given_lengths) -> (Tensor tokens, Tensor lengths, Tensor log_probs, "

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The whole loop in one call: the op `decode` of csrc/bindings/cpu_decode.cpp.
 
-It does what `Search` and `Scoring` do, step by step and to the bit in the models' log-probabilities;
-those remain for what it does not take (see `Decode.takes`), and as its oracle.
+It does what `Search` and `Scoring` do, step by step, and reports the same bits; those remain for
+what it does not take (see `Decode.takes`), and as its oracle.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from seq2seq_ext import _backend
 from seq2seq_ext.generation.config import GenerationConfig
 from seq2seq_ext.generation.constraints import Constraints
 from seq2seq_ext.generation.output import GenerateOutput, ScoreOutput, sum_scores
-from seq2seq_ext.reference import state_dtype
 
 if TYPE_CHECKING:
     from seq2seq_ext.generation.predictor import Predictor, Running
@@ -184,12 +183,14 @@ class Decode:
                 f"{where}: the logits of row {row} are not finite at step {step}: "
                 "do the model's weights hold NaN or infinity?"
             )
-        return tuple(found)  # type: ignore[return-value]
+        return tuple(found)
 
     def _model(self) -> tuple[Any, ...]:
-        """The op's arguments from `cell` to `tokens`."""
+        """The op's arguments from `cell` to `screen_numbers`."""
         decoder = self.decoder
-        layers = [w for layer in range(decoder.num_layers) for w in decoder.rnn.layer_weights(layer)]
+        layers = [
+            w for layer in range(decoder.num_layers) for w in decoder.rnn.layer_weights(layer)
+        ]
         attention, additive, scale = [], False, 1.0
         if decoder.attention is not None:
             additive = decoder.attention.kind == "additive"
@@ -199,6 +200,8 @@ class Decode:
                 attention.append(decoder.attention.query.weight)
             if additive:
                 attention.append(decoder.attention.v)
+        prepared = self.predictor.prepared[0]
+        screen = None if prepared is None or self.predictor.common is not None else prepared.screen
         cell = decoder.rnn.nonlinearity if decoder.cell == "rnn" else decoder.cell
         return (
             cell,
@@ -211,6 +214,8 @@ class Decode:
             scale,
             *self.predictor.outputs[0],
             self.predictor.common,
+            None if screen is None else screen.panels,
+            None if screen is None else screen.numbers,
         )
 
     def _numbers(self, mode: str, seed: int, attentions: bool) -> tuple[list[int], list[float]]:
@@ -250,10 +255,12 @@ class Decode:
 
 
 def _is_plain(decoder: torch.nn.Module) -> bool:
-    """Whether the decoder's step is the one the op knows: no subclass with a step of its own, and no
-    hooks on the way."""
+    """Whether the decoder's step is the one the op knows: no subclass with a step of its own, and
+    no hooks on the way."""
     from seq2seq_ext.nn.decoder import Decoder  # it imports this package
 
-    if any(getattr(type(decoder), n) is not getattr(Decoder, n) for n in ("step", "_step", "_read")):
+    if any(
+        getattr(type(decoder), n) is not getattr(Decoder, n) for n in ("step", "_step", "_read")
+    ):
         return False
     return not any(m._forward_hooks or m._forward_pre_hooks for m in decoder.modules())

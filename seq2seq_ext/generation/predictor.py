@@ -17,7 +17,7 @@ from seq2seq_ext.generation import exact
 from seq2seq_ext.reference import state_dtype
 
 if TYPE_CHECKING:
-    from seq2seq_ext.nn.decoder import DecoderMemory, DecoderState, DecoderStep
+    from seq2seq_ext.nn.decoder import Decoder, DecoderMemory, DecoderState, DecoderStep
     from seq2seq_ext.nn.seq2seq import Seq2Seq
 
 COMBINATIONS = ("probabilities", "log_probabilities")
@@ -85,8 +85,15 @@ class Predictor:
         self.vocab_size = self.models[0].decoder.vocab_size
         self.common = shortlist if isinstance(shortlist, Tensor) else None
         self.by_source = shortlist if isinstance(shortlist, list) else None
-        self.decoders = [model.decoder for model in self.models]
-        self.whole = [_output(model) for model in self.models]
+        self.prepared = [model.prepared_weights() for model in self.models]
+        self.decoders = [
+            model.decoder if prepared is None else prepared.decoder
+            for model, prepared in zip(self.models, self.prepared, strict=True)
+        ]
+        self.whole = [
+            _output(decoder) if prepared is None else prepared.output
+            for decoder, prepared in zip(self.decoders, self.prepared, strict=True)
+        ]
         self.outputs = self.whole
         if self.common is not None:
             self.outputs = [(w[self.common], b[self.common]) for w, b in self.whole]
@@ -110,9 +117,11 @@ class Predictor:
     def start(self, src: Tensor, lengths: Tensor | Sequence[int] | None) -> tuple[Running, Tensor]:
         """Also returns the sources' lengths (B,)."""
         memories, states = [], []
-        for model in self.models:
+        for model, prepared in zip(self.models, self.prepared, strict=True):
             encoded = model.encoder(src, lengths)
             memory, state = model.decoder.prepare(encoded, invariant=True)
+            if prepared is not None:
+                memory, state = prepared.start(memory, state)
             memories.append(memory)
             states.append(state)
         sources = torch.arange(src.size(0), device=src.device)
@@ -183,8 +192,8 @@ class Predictor:
         return full.scatter_(1, ids, log_probs)
 
 
-def _output(model: Seq2Seq) -> tuple[Tensor, Tensor]:
-    weight, bias = model.decoder.output_parameters()
+def _output(decoder: Decoder) -> tuple[Tensor, Tensor]:
+    weight, bias = decoder.output_parameters()
     if torch.is_autocast_enabled(weight.device.type):  # once, and not at each step
         dtype = torch.get_autocast_dtype(weight.device.type)
         return weight.to(dtype), bias.to(dtype)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from seq2seq_ext.generation import (
@@ -16,6 +17,7 @@ from seq2seq_ext.generation import (
     score,
 )
 from seq2seq_ext.generation.output import Callback
+from seq2seq_ext.generation.prepared import PreparedWeights
 from seq2seq_ext.nn.decoder import Decoder, DecoderOutput
 from seq2seq_ext.nn.encoder import Encoder, EncoderOutput
 from seq2seq_ext.nn.loss import LinearCrossEntropy
@@ -51,6 +53,7 @@ class Seq2Seq(nn.Module):
                     f"Seq2Seq: {name} must be of type {kind.__name__}, got {type(part).__name__}"
                 )
         self.encoder, self.decoder = encoder, decoder
+        self._prepared: PreparedWeights | None = None
         self.generation_config = generation_config or GenerationConfig()
         self.generation_config.validate(decoder.vocab_size)
 
@@ -188,6 +191,53 @@ class Seq2Seq(nn.Module):
         return self.decoder.loss(
             tgt_in, encoded, target, criterion, teacher_forcing_ratio=teacher_forcing_ratio
         )
+
+    def prepare_for_decoding(
+        self, dtype: torch.dtype | None, *, rescore_dtype: torch.dtype | None = None
+    ) -> PreparedWeights | None:
+        """Makes, once, a copy of the decoder's weights for `generate` and `score` to read: what
+        these cost at small batches is the bytes of the weights.
+
+        The encoder, and all else that is computed once per sentence, stays in the model's dtype.
+        The copy is no part of the state dict, and is made anew when the weights have changed. CPU
+        only.
+
+        Args:
+            dtype: torch.bfloat16, torch.float32, torch.float64: of all weights. torch.int8: the
+                output layer is read in int8, and those few tokens that might be among the best are
+                computed anew from weights of rescore_dtype: a row's best tokens, in their order,
+                are those of dtype=rescore_dtype. Log-probabilities are its but for a term that a
+                row's tokens share (usually below 1e-3), because the sum over the vocabulary is
+                taken in int8; beam search, which compares rows, may be swayed by that. In greedy
+                decoding, beam search, and sampling with top_k; anything else reads the weights of
+                rescore_dtype. None: removes the copy.
+            rescore_dtype: with torch.int8: of all weights beside it; None: torch.bfloat16.
+
+        Returns the copy, whose `memory_bytes` says what it takes.
+
+        Raises ValueError: another dtype, a model on a GPU, weights that are not finite (int8).
+        """
+        self._prepared = None
+        if dtype is not None:
+            self._prepared = PreparedWeights(self.decoder, dtype, rescore_dtype)
+        elif rescore_dtype is not None:
+            raise ValueError(
+                "prepare_for_decoding: rescore_dtype is for dtype torch.int8, not None"
+            )
+        return self._prepared
+
+    def prepared_weights(self) -> PreparedWeights | None:
+        """Those of `prepare_for_decoding`, of the weights as they are now; None: nothing is
+        prepared."""
+        prepared = self._prepared
+        if prepared is not None and not prepared.fits(self.decoder):
+            rescore = prepared.wide if prepared.dtype == torch.int8 else None
+            prepared = self.prepare_for_decoding(prepared.dtype, rescore_dtype=rescore)
+        return prepared
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and files of a model hold its weights once.
+        return {**super().__getstate__(), "_prepared": None}
 
     def generate(
         self,

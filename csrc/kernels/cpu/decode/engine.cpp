@@ -233,7 +233,9 @@ class Engine {
     rows_.swap(before_);
     rows_.clear();
     if (failed_) return;
+    const bool beam = options_.mode == DecodeMode::kBeam;
     const int64_t count = static_cast<int64_t>(before_.size());
+    int64_t running = 0;  // sources
     for (int64_t first = 0; first < count;) {
       const int64_t source = before_[first].source;
       int64_t last = first;
@@ -242,15 +244,18 @@ class Engine {
       }
       first = last;
       if (traces_[source].done()) continue;
+      ++running;
       const Choice* choices = traces_[source].last();
       for (int64_t slot = 0; slot < options_.slots; ++slot) {
         if (choices[slot].live) add_row(source, slot, place_[choices[slot].parent]);
       }
     }
+    // A source's beams may die out and come back; samples only end.
+    int64_t taken = beam ? running * options_.slots : static_cast<int64_t>(rows_.size());
     int64_t places = count;  // of states: those of the rows before, then those that enter
-    while (waiting_ < sources_.B &&
-           static_cast<int64_t>(rows_.size()) + options_.slots <= rows_most_) {
+    while (waiting_ < sources_.B && taken + options_.slots <= rows_most_) {
       enter(waiting_++, places++);
+      taken += options_.slots;
     }
     point_parts();
   }

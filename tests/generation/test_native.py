@@ -1,0 +1,418 @@
+# SPDX-License-Identifier: MIT
+"""The loop in C++ against the one in Python, on models of more than a block, a tile, a thread."""
+
+import functools
+import pickle
+import threading
+import time
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from seq2seq_ext.generation import native
+from seq2seq_ext.nn import Seq2Seq
+
+from .models import KINDS, make, sources
+
+V = 233  # blocks of 96 words, and a part of one
+WAYS = st.sampled_from(
+    [
+        {},
+        {"num_beams": 3, "num_return_sequences": 2},
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.7, "length_penalty": 0.4},
+        {"num_beams": 5, "early_stopping": "never"},
+        {"do_sample": True, "top_k": 7, "temperature": 0.8, "num_return_sequences": 2},
+        {"do_sample": True, "top_k": 0},
+        {"do_sample": True, "top_k": 0, "temperature": 2.5, "top_p": 0.9},
+        {"do_sample": True, "top_k": None, "min_p": 0.02, "top_p": 0.99},
+    ]
+)
+PENALTIES = st.fixed_dictionaries(
+    {"eos_token_id": st.sampled_from([2, [2, 3, 4, 5, 6, 7, 8], None])},
+    optional={
+        "repetition_penalty": st.sampled_from([0.8, 1.3]),
+        "no_repeat_ngram_size": st.integers(1, 3),
+        "bad_words_ids": st.just([[9], [10, 11], [12, 13, 14]]),
+        "suppress_tokens": st.just(list(range(3, V, 5))),
+        "min_new_tokens": st.just(3),
+    },
+)
+ARGUMENTS = st.fixed_dictionaries(
+    {}, optional={name: st.just(True) for name in ("prefix_tokens", "allowed_tokens", "shortlist")}
+)
+
+
+@functools.lru_cache
+def model_of(kind, cell, dtype):
+    torch.manual_seed(11 + kind)
+    return make(dtype, V, hidden_size=36, num_layers=1 + kind % 2, cell=cell, **KINDS[kind])
+
+
+@functools.lru_cache
+def batch_of(size=12):
+    torch.manual_seed(2)
+    return sources(size, 9, V)
+
+
+def arguments_of(names, rows=12):
+    generator = torch.Generator().manual_seed(7)
+    made = {
+        "prefix_tokens": [[20 + i] * (i % 3) for i in range(rows)],
+        "allowed_tokens": torch.rand(rows, V, generator=generator) < 0.7,
+        "shortlist": list(range(1, V, 3)),
+    }
+    return {name: made[name] for name in names}
+
+
+def expect_same(got, want, what, *, scores=True):
+    """Tokens alike; what is reported the same bits, unless penalties have been at work: these take
+    a logit from the log-probability in one loop, and the logit itself in the other."""
+    for name in want._fields:
+        a, b = getattr(got, name), getattr(want, name)
+        if b is None or (not scores and a.is_floating_point()):
+            assert (a is None) == (b is None), (what, name)
+        elif name == "beam_scores":
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6, msg=f"{what} {name}")
+        else:
+            assert torch.equal(a, b), (what, name)
+
+
+@given(
+    kind=st.integers(0, len(KINDS) - 1),
+    cell=st.sampled_from(["lstm", "gru", "rnn"]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
+    way=WAYS,
+    penalties=PENALTIES,
+    names=ARGUMENTS,
+    seed=st.integers(0, 2**64 - 1),
+    steps=st.integers(3, 40),
+)
+@settings(
+    max_examples=120,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_options_in_any_combination(kind, cell, dtype, way, penalties, names, seed, steps):
+    model, (src, lengths) = model_of(kind, cell, dtype), batch_of()
+    options = {**way, **penalties, **arguments_of(names)}
+    if way.get("do_sample"):
+        options["seed"] = seed
+    if model.decoder.attention is not None:
+        options["output_attentions"] = True
+        if "num_beams" in way:
+            options["coverage_penalty"] = 0.3
+    options.update(max_new_tokens=steps, return_dict_in_generate=True)
+    got = model.generate(src, lengths, **options)
+    with native.disabled():
+        want = model.generate(src, lengths, **options)
+    expect_same(got, want, options)
+
+
+@pytest.mark.parametrize("kind", range(len(KINDS)))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_scores_of_given_targets(kind, dtype):
+    model, (src, lengths) = model_of(kind, "lstm", dtype), batch_of()
+    found = model.generate(src, lengths, max_new_tokens=9, return_dict_in_generate=True)
+    for options in ({}, {"shortlist": list(range(0, V, 2))}):
+        got = model.score(src, found.sequences, lengths, found.lengths, **options)
+        with native.disabled():
+            want = model.score(src, found.sequences, lengths, found.lengths, **options)
+        expect_same(got, want, options)
+        if not options:
+            assert torch.equal(got.token_log_probs, found.token_log_probs)
+    none = model.score(src, found.sequences, lengths, torch.zeros_like(found.lengths))
+    assert torch.equal(none.token_log_probs, torch.zeros_like(none.token_log_probs))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_beams": 4, "num_return_sequences": 2},
+        {"do_sample": True, "seed": 4, "num_return_sequences": 3},
+        {"do_sample": True, "seed": 4, "top_k": 0},
+        {"do_sample": True, "seed": 4, "top_k": 0, "top_p": 0.9},
+    ],
+    ids=str,
+)
+def test_more_sources_than_there_is_room_for(options):
+    """Sources that wait take the place of rows that have ended: nobody's result feels it."""
+    model, (src, lengths) = model_of(3, "gru", torch.float32), batch_of(600)
+    options = {"max_new_tokens": 12, "return_dict_in_generate": True, **options}
+    whole = model.generate(src, lengths, **options)
+    assert len(set(whole.lengths.tolist())) > 3  # they do not all end together
+    count = len(whole.lengths) // 600
+    for rows in (torch.arange(0, 7), torch.arange(300, 320), torch.tensor([599])):
+        part = model.generate(src[rows], lengths[rows], row_ids=rows, **options)
+        size = part.sequences.size(1)
+        among = (rows[:, None] * count + torch.arange(count)).flatten()
+        assert torch.equal(part.sequences, whole.sequences[among, :size])
+        assert torch.equal(part.token_log_probs, whole.token_log_probs[among, :size])
+        assert torch.equal(part.sequences_scores, whole.sequences_scores[among])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8], ids=str)
+def test_threads_change_nothing(dtype):
+    torch.manual_seed(3)
+    model = make(torch.float32, 4001, hidden_size=72, **KINDS[4])
+    model.prepare_for_decoding(dtype)
+    src, lengths = sources(9, 9, 4001)
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            for options in ({}, {"num_beams": 3}, {"do_sample": True, "top_k": 0, "seed": 1}):
+                options = {"max_new_tokens": 15, "return_dict_in_generate": True, **options}
+                found.append(model.generate(src, lengths, **options))
+    finally:
+        torch.set_num_threads(threads)
+    for i, other in enumerate(found[3:]):
+        expect_same(other, found[i % 3], i)
+
+
+def test_other_threads_run_meanwhile():
+    torch.manual_seed(3)
+    model = make(torch.float32, 4001, hidden_size=96, eos=None, **KINDS[3])
+    src, lengths = sources(8, 9, 4001)
+    done, seen = threading.Event(), []
+
+    def decode():
+        model.generate(src, lengths, max_new_tokens=150)
+        done.set()
+
+    thread = threading.Thread(target=decode)
+    thread.start()
+    while not done.is_set():
+        seen.append(time.perf_counter())
+        time.sleep(0)
+    thread.join()
+    assert len(seen) > 20
+
+
+# --------------------------------------------------------------------------------------------------
+# Prepared weights.
+
+
+def test_narrower_weights_decode_as_such_a_decoder_would():
+    model, (src, lengths) = model_of(4, "lstm", torch.float32), batch_of()
+    model = pickle.loads(pickle.dumps(model))
+    options = {"max_new_tokens": 10, "return_dict_in_generate": True, "num_beams": 3}
+    prepared = model.prepare_for_decoding(torch.bfloat16)
+    assert prepared.memory_bytes == sum(2 * p.numel() for p in model.decoder.parameters())
+    got = model.generate(src, lengths, **options)
+    with native.disabled():
+        want = model.generate(src, lengths, **options)
+    expect_same(got, want, "bfloat16")
+    assert model.decoder.embedding.weight.dtype == torch.float32
+    assert "_prepared" not in model.state_dict()
+    assert pickle.loads(pickle.dumps(model)).prepared_weights() is None
+    assert model.prepare_for_decoding(None) is None
+    wide = model.generate(src, lengths, **options)
+    assert not torch.equal(wide.token_log_probs, got.token_log_probs)
+
+
+def test_weights_that_have_changed_are_prepared_anew():
+    model, (src, lengths) = model_of(3, "gru", torch.float32), batch_of()
+    model = pickle.loads(pickle.dumps(model))
+    for dtype in (torch.bfloat16, torch.int8):
+        first = model.prepare_for_decoding(dtype)
+        assert model.prepared_weights() is first
+        with torch.no_grad():
+            model.decoder.output.weight.mul_(-1)
+        second = model.prepared_weights()
+        assert second is not first
+        assert second.dtype == dtype
+        fresh = pickle.loads(pickle.dumps(model))
+        fresh.prepare_for_decoding(dtype)
+        assert torch.equal(
+            model.generate(src, lengths, max_new_tokens=5),
+            fresh.generate(src, lengths, max_new_tokens=5),
+        )
+
+
+@functools.lru_cache
+def wide_model(spread):
+    """spread: how unequal the words' weights are, so that some words' intervals are wide."""
+    torch.manual_seed(8)
+    model = Seq2Seq.build(
+        50, 1999, hidden_size=64, embedding_size=32, eos_token_id=[2, 7], **KINDS[4]
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+        weight = model.decoder.output.weight
+        weight.mul_(torch.exp(spread * torch.randn(len(weight), 1)))
+        weight[7] = 0
+        model.decoder.output.bias.normal_()
+    return model.eval()
+
+
+@pytest.mark.parametrize("rescore", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "min_new_tokens": 5},
+        {"repetition_penalty": 0.7, "suppress_tokens": list(range(0, 1999, 2))},
+        {"prefix_tokens": [[20 + i, 30 + i] for i in range(20)]},
+        {"do_sample": True, "seed": 1, "top_k": 20},
+        {"do_sample": True, "seed": 1, "top_k": 0},
+    ],
+    ids=", ".join,
+)
+def test_int8_finds_what_the_unquantised_weights_find(rescore, spread, options):
+    model = wide_model(spread)
+    src = torch.randint(3, 50, (20, 7))
+    options = {"max_new_tokens": 30, "return_dict_in_generate": True, **options}
+    try:
+        model.prepare_for_decoding(torch.int8, rescore_dtype=rescore)
+        got = model.generate(src, **options)
+        model.prepare_for_decoding(rescore)
+        want = model.generate(src, **options)
+    finally:
+        model.prepare_for_decoding(None)
+    assert torch.equal(got.sequences, want.sequences)
+    assert torch.equal(got.lengths, want.lengths)
+    # The more a few words stand out, the less their errors cancel in the sum.
+    error = (got.token_log_probs - want.token_log_probs).abs().max()
+    assert error < (0.3 if spread else 5e-3)
+
+
+def test_int8_where_every_word_may_be_the_best():
+    """All logits alike: no interval rules a word out, and more survive than the lists hold."""
+    model = pickle.loads(pickle.dumps(wide_model(0.0)))
+    with torch.no_grad():
+        weight = model.decoder.output.weight
+        weight.copy_(weight[5] + 1e-6 * torch.randn_like(weight))
+        model.decoder.output.bias.zero_()
+    src = torch.randint(3, 50, (3, 7))
+    for options in ({}, {"repetition_penalty": 1.2}, {"do_sample": True, "top_k": 5, "seed": 3}):
+        options = {"max_new_tokens": 6, "return_dict_in_generate": True, **options}
+        model.prepare_for_decoding(torch.int8, rescore_dtype=torch.float32)
+        got = model.generate(src, **options)
+        model.prepare_for_decoding(None)
+        want = model.generate(src, **options)
+        assert torch.equal(got.sequences, want.sequences)
+        # Every word was computed anew, so the sum is exact, too.
+        torch.testing.assert_close(got.token_log_probs, want.token_log_probs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dtype": torch.float16}, "dtype must be torch.float32, .* got torch.float16"),
+        ({"dtype": torch.bfloat16, "rescore_dtype": torch.float32}, "rescore_dtype is for dtype"),
+        ({"dtype": None, "rescore_dtype": torch.float32}, "rescore_dtype is for dtype"),
+        ({"dtype": torch.int8, "rescore_dtype": torch.float64}, "rescore_dtype must be"),
+    ],
+)
+def test_what_cannot_be_prepared(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        model_of(0, "gru", torch.float32).prepare_for_decoding(**arguments)
+
+
+def test_int8_refuses_weights_that_are_not_finite():
+    model = pickle.loads(pickle.dumps(model_of(0, "gru", torch.float32)))
+    with torch.no_grad():
+        model.decoder.output.weight[3, 4] = float("nan")
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        model.prepare_for_decoding(torch.int8)
+
+
+# --------------------------------------------------------------------------------------------------
+# The op by itself.
+
+
+def op_arguments(**changes):
+    """By name, of a model with attention."""
+    torch.manual_seed(1)
+    B, S, E, H, C, V = 2, 3, 4, 5, 6, 11
+    arguments = {
+        "cell": "gru",
+        "context": "attention",
+        "input_feeding": False,
+        "embedding": torch.randn(V, E),
+        "layers": [torch.randn(3 * H, E), torch.randn(3 * H, H)],
+        "attention": [torch.randn(H, C), torch.randn(H, H)],
+        "additive": False,
+        "scale": 1.0,
+        "output_weight": torch.randn(V, H),
+        "output_bias": torch.randn(V),
+        "tokens": None,
+        "screen": None,
+        "screen_numbers": None,
+        "hidden": [torch.randn(B, H)],
+        "cells": [],
+        "keys": torch.randn(B, S, H),
+        "values": torch.randn(B, S, C),
+        "source_context": None,
+        "lengths": torch.tensor([3, 2]),
+        "mode": "greedy",
+        "counts": [1, 1, 4, 0, 1, 0, 0, 0, 0, 1, 0],
+        "numbers": [1.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0],
+        "eos": [2],
+        "banned": [],
+        "phrases": [],
+        "allowed": None,
+        "prefix": None,
+        "row_ids": None,
+        "given": None,
+        "given_lengths": None,
+    }
+    assert set(changes) <= set(arguments)
+    return list({**arguments, **changes}.values())
+
+
+def test_the_op_runs():
+    tokens, lengths, log_probs, _, weights, undefined = torch.ops.seq2seq_ext.decode(
+        *op_arguments()
+    )
+    assert tokens.shape == log_probs.shape == (2, int(lengths.max()))
+    assert weights.numel() == 0
+    assert undefined.tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cell": "qrnn"}, "cell: expected one of 'lstm'"),
+        ({"context": "all"}, "context: expected one of"),
+        ({"mode": "best"}, "mode: expected one of"),
+        ({"context": "initial_state", "input_feeding": True}, "input_feeding: expected False"),
+        ({"embedding": torch.randn(11, 4).int()}, "embedding: expected dtype"),
+        ({"embedding": torch.randn(5, 4)}, "output_weight: expected at most 5 rows"),
+        ({"layers": [torch.randn(15, 4)]}, "layers: expected w_ih, w_hh"),
+        ({"layers": [torch.randn(15, 3), torch.randn(15, 5)]}, r"w_ih\): expected 4 columns"),
+        ({"layers": [torch.randn(15, 4), torch.randn(15, 4)]}, r"layers\[1\] \(w_hh\): expected"),
+        ({"attention": [torch.randn(5, 6)]}, "attention: expected combine_ih"),
+        ({"additive": True}, "attention: expected"),
+        ({"output_weight": torch.randn(11, 5).double()}, "output_weight: expected embedding's"),
+        ({"output_bias": torch.randn(10)}, "output_bias: expected shape"),
+        ({"tokens": torch.arange(11).flip(0)}, "tokens: expected ascending"),
+        ({"hidden": []}, "hidden: expected 1"),
+        ({"cells": [torch.randn(2, 5)]}, "cells: expected 0"),
+        ({"keys": None}, "keys: expected"),
+        ({"keys": torch.randn(2, 0, 5)}, "keys: expected S >= 1"),
+        ({"values": torch.randn(2, 3, 5)}, "values: expected shape"),
+        ({"lengths": torch.tensor([3, 4])}, r"lengths\[1\]: expected 0 to 3"),
+        ({"counts": [1]}, "counts: expected 11"),
+        ({"counts": [1, 2, 4, 0, 1, 0, 0, 0, 0, 1, 0]}, "counts: expected numbers in"),
+        ({"counts": [1, 1, 4, 0, 11, 0, 0, 0, 0, 1, 0]}, r"start token\): expected ids"),
+        ({"numbers": [0.0] * 7}, "numbers: expected a positive"),
+        ({"phrases": [3, 1, 2]}, "phrases: expected"),
+        ({"allowed": torch.ones(3, 11).bool()}, "allowed: expected shape"),
+        ({"prefix": torch.tensor([[1], [11]])}, "prefix: expected ids"),
+        ({"row_ids": torch.arange(3)}, "row_ids: expected shape"),
+        ({"mode": "given"}, "given: expected"),
+        ({"screen": torch.zeros(6, 2, 16, 4).byte()}, "screen_numbers: expected"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+def test_the_op_refuses(changes, message):
+    with pytest.raises(ValueError, match=message):
+        torch.ops.seq2seq_ext.decode(*op_arguments(**changes))
