@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The CUDA library without a GPU: every kernel compiled for sm_80 and sm_90, none of them spilling;
-the library linked against a torch with CUDA, imported there, its ops registered."""
+"""The CUDA library without a GPU: every kernel compiled for sm_80 and sm_90, none of them spilling
+or over its budget of registers; the library linked against a torch with CUDA, imported there, its
+ops registered."""
 
 import json
 import os
@@ -82,8 +83,42 @@ def built(nvcc: str, python: Path) -> Path:
     return folder
 
 
+# ptxas' words of one kernel.
+PTXAS = """\
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '{name}' for 'sm_90'
+ptxas info    : Function properties for {name}
+    0 bytes stack frame, {spilled} bytes spill stores, {spilled} bytes spill loads
+ptxas info    : Used {registers} registers, used 1 barriers, 9216 bytes smem
+"""
+GATES_KERNEL = "_ZN11seq2seq_ext7kernels4cuda12gates_kernelIfEEvi"  # gates_kernel<float>(int)
+STEP_KERNEL = "_ZN11seq2seq_ext7kernels4cuda11step_kernelIfEEvi"
+WHOLE_KERNEL = "_ZN11seq2seq_ext7kernels4cuda10persistent20whole_forward_kernelIfEEvi"
+
+
+@pytest.mark.parametrize(
+    ("name", "registers", "spilled", "problem"),
+    [
+        (GATES_KERNEL, 80, 0, None),
+        (GATES_KERNEL, 81, 0, "gates_kernel<float> (sm_90): 81 registers, its budget is 80"),
+        (GATES_KERNEL, 32, 8, "gates_kernel<float> (sm_90): spills 16 bytes"),
+        (STEP_KERNEL, 168, 0, None),
+        (STEP_KERNEL, 170, 0, "step_kernel<float> (sm_90): 170 registers, its budget is 168"),
+        (WHOLE_KERNEL, 255, 0, None),
+    ],
+)
+def test_a_kernel_over_its_budget_fails(tmp_path: Path, name, registers, spilled, problem):
+    words = PTXAS.format(name=name, registers=registers, spilled=spilled)
+    (tmp_path / "x.o.resources").write_text(words)
+    done = subprocess.run(
+        [sys.executable, RESOURCES, "report", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == ((1, problem + "\n") if problem else (0, ""))
+    assert len(done.stdout.splitlines()) == 2
+
+
 @pytest.mark.slow
-def test_no_kernel_spills(built: Path):
+def test_no_kernel_spills_or_passes_its_budget(built: Path):
     done = subprocess.run(
         [sys.executable, RESOURCES, "report", built / "temp"],
         capture_output=True,
