@@ -3,15 +3,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <exception>
 #include <memory>
 #include <string>
 
-#include "cpu/decode/parts.h"
+#include "cpu/decode/stack.h"
 #include "cpu/decode/trace.h"
-#include "cpu/isa.h"
-#include "cpu/scratch.h"
 
 namespace seq2seq_ext::kernels::cpu {
 namespace decode {
@@ -36,50 +33,30 @@ class Engine {
       : model_(model),
         sources_(sources),
         options_(options),
-        size_(size_of(model.dtype)),
-        state_size_(size_ == 8 ? 8 : 4),
         strategy_(make_strategy(options, sources, model.V)),
         constraints_(options, sources.B, model.V, model.tokens),
         task_(task()),
         rows_most_(most_rows()),
         threads_(threads(runtime)),
-        lstm_(model.cell == Cell::kLstm),
-        attends_(model.context == DecodeContext::kAttention),
-        x_((rows_most_)*input_size() * size_),
+        stack_(model, sources, kernels, rows_most_),
+        vocab_(make_vocab(kernels)),
+        place_(options.slots),
+        from_(rows_most_),
+        source_(rows_most_),
+        keys_(rows_most_),
+        row_constraints_(rows_most_),
+        constraint_pointers_(rows_most_, nullptr),
+        choosers_(threads_),
         traces_(sources.B) {
-    // A source that enters brings its first state to a place behind those of the rows before.
-    const int64_t places = 2 * rows_most_;
-    for (int64_t l = 0; l < model.L; ++l) {
-      for (int i = 0; i < 2; ++i) {
-        hidden_.push_back(std::make_unique<ScratchArray<char>>(places * model.H * size_));
-        cells_.push_back(
-            std::make_unique<ScratchArray<char>>(lstm_ ? places * model.H * state_size_ : 0));
-      }
-    }
-    for (auto& features : features_) {
-      features = std::make_unique<ScratchArray<char>>(attends_ ? places * model.H * size_ : 0);
-    }
-    if (attends_) {
-      context_ = std::make_unique<ScratchArray<char>>(rows_most_ * model.C * size_);
-      weights_ = std::make_unique<ScratchArray<char>>(rows_most_ * sources.S * size_);
-    }
-    if (options.coverage_penalty != 0 && options.mode == DecodeMode::kBeam) {
-      wide_weights_.resize(rows_most_ * sources.S);
-    }
-    make_parts(kernels);
     rows_.reserve(rows_most_);
     before_.reserve(rows_most_);
-    place_.resize(options.slots);
-    choosers_.resize(threads_);
     for (Chooser& chooser : choosers_) {
       chooser.candidates.resize(options.slots);
       chooser.weights.resize(options.slots);
     }
-    from_.resize(rows_most_);
-    source_.resize(rows_most_);
-    keys_.resize(rows_most_);
-    row_constraints_.resize(rows_most_);
-    constraint_pointers_.resize(rows_most_, nullptr);
+    if (options.coverage_penalty != 0 && options.mode == DecodeMode::kBeam) {
+      wide_weights_.resize(rows_most_ * sources.S);
+    }
   }
 
   void run(const Runtime& runtime) {
@@ -90,11 +67,6 @@ class Engine {
 
  private:
   // -- sizes and parts ---------------------------------------------------------------------------
-
-  int64_t input_size() const {
-    return model_.E + (model_.context == DecodeContext::kEveryStep ? model_.C : 0) +
-           (model_.input_feeding ? model_.H : 0);
-  }
 
   VocabTask task() const {
     if (options_.mode == DecodeMode::kGiven) return VocabTask::kForced;
@@ -116,60 +88,12 @@ class Engine {
   }
 
   int threads(const Runtime& runtime) const {
-    const int64_t gates = num_gates(model_.cell) * model_.H;
-    int64_t work = model_.V * model_.H + gates * (input_size() + model_.H) +
-                   (model_.L - 1) * gates * 2 * model_.H;
-    if (attends_) {
-      work += model_.H * (model_.C + model_.H) + sources_.S * (model_.A + model_.C);
-    }
+    const int64_t work = model_.V * model_.H + Stack::work(model_, sources_);
     const int64_t useful = rows_most_ * work / kMinWorkPerThread;
     return static_cast<int>(std::clamp<int64_t>(useful, 1, runtime.num_threads));
   }
 
-  void make_parts(const KernelTable& kernels) {
-    for (int64_t l = 0; l < model_.L; ++l) {
-      StepParams p{};
-      p.cell = model_.cell;
-      p.dtype = model_.dtype;
-      p.B = rows_most_;
-      p.I = p.x_stride_b = l == 0 ? input_size() : model_.H;
-      p.H = p.P = model_.H;
-      p.weights = model_.layers[l];
-      steps_.emplace_back(kernels.make_step_part(p));
-    }
-    if (attends_) {
-      AttentionStepParams a{};
-      a.score = model_.score;
-      a.dtype = model_.dtype;
-      a.B = rows_most_;
-      a.Q = model_.H;
-      a.A = model_.A;
-      a.S = sources_.S;
-      a.C = model_.C;
-      a.scale = model_.scale;
-      a.w_query = model_.w_query;
-      a.v = model_.v;
-      a.keys = sources_.keys;
-      a.keys_stride_b = sources_.S * model_.A;
-      a.keys_stride_s = model_.A;
-      a.values = sources_.values;
-      a.values_stride_b = sources_.S * model_.C;
-      a.values_stride_s = model_.C;
-      a.lengths = sources_.lengths;
-      a.context = context_->data();
-      a.weights = weights_->data();
-      attention_.reset(kernels.make_attention_part(a));
-      StepParams p{};
-      p.cell = Cell::kRnnTanh;
-      p.dtype = model_.dtype;
-      p.B = rows_most_;
-      p.I = p.x_stride_b = model_.C;
-      p.H = p.P = model_.H;
-      p.weights.w_ih = model_.combine_ih;
-      p.weights.w_hh = model_.combine_hh;
-      p.x = context_->data();
-      combine_.reset(kernels.make_step_part(p));
-    }
+  VocabPart* make_vocab(const KernelTable& kernels) const {
     VocabPartParams v{};
     v.dtype = model_.dtype;
     v.task = task_;
@@ -187,8 +111,7 @@ class Engine {
     v.screen = model_.screen;
     const bool screened = v.screen.panels != nullptr && task_ == VocabTask::kBest &&
                           model_.tokens == nullptr && v.K <= kMostScreened;
-    vocab_.reset(screened ? kernels.make_vocab_screen(v, threads_)
-                          : kernels.make_vocab_part(v, threads_));
+    return screened ? kernels.make_vocab_screen(v, threads_) : kernels.make_vocab_part(v, threads_);
   }
 
   // -- the loop ----------------------------------------------------------------------------------
@@ -200,16 +123,7 @@ class Engine {
       if (rows_.empty()) return;
       guarded([&] { gather(member); });
       member.barrier->wait();
-      for (auto& step : steps_) {
-        step->run(member);
-        member.barrier->wait();
-      }
-      if (attends_) {
-        attention_->run(member);
-        member.barrier->wait();
-        combine_->run(member);
-        member.barrier->wait();
-      }
+      stack_.run(member);
       guarded([&] { vocab_->run(member); });
       member.barrier->wait();
       guarded([&] { choose(member); });
@@ -229,7 +143,7 @@ class Engine {
 
   // Which rows there are, and where everything of theirs is.
   void begin_step() {
-    parity_ = 1 - parity_;
+    stack_.begin_step();
     rows_.swap(before_);
     rows_.clear();
     if (failed_) return;
@@ -270,16 +184,7 @@ class Engine {
     Trace& trace = traces_[source];
     trace.begin(options_.slots, constraints_.needs_history(), options_.attentions, sources_.S);
     strategy_->begin(source, trace.last());
-    const int64_t width = model_.H * size_, state = model_.H * state_size_;
-    for (int64_t l = 0; l < model_.L; ++l) {
-      std::memcpy(hidden_at(l, parity_, place),
-                  static_cast<const char*>(sources_.hidden[l]) + source * width, width);
-      if (lstm_) {
-        std::memcpy(cells_[2 * l + parity_]->data() + place * state,
-                    static_cast<const char*>(sources_.cells[l]) + source * state, state);
-      }
-    }
-    if (model_.input_feeding) std::memset(features_[parity_]->data() + place * width, 0, width);
+    stack_.enter(source, place);
     bool any = false;
     for (int64_t slot = 0; slot < options_.slots; ++slot) {
       if (!trace.last()[slot].live) continue;
@@ -289,37 +194,10 @@ class Engine {
     if (!any) finish(source);
   }
 
-  char* hidden_at(int64_t layer, int parity, int64_t place) const {
-    return hidden_[2 * layer + parity]->data() + place * model_.H * size_;
-  }
-
-  // States are read at parity_ and written at 1 - parity_.
   void point_parts() {
-    const int64_t count = static_cast<int64_t>(rows_.size());
-    const void* x = x_.data();
-    for (int64_t l = 0; l < model_.L; ++l) {
-      StepParams& p = steps_[l]->params;
-      p.B = count;
-      p.x = x;
-      p.h = hidden_at(l, parity_, 0);
-      p.h_out = hidden_at(l, 1 - parity_, 0);
-      p.c = cells_[2 * l + parity_]->data();
-      p.c_out = cells_[2 * l + 1 - parity_]->data();
-      p.from = from_.data();
-      x = p.h_out;
-    }
-    const void* features = x;
-    if (attends_) {
-      attention_->params.B = count;
-      attention_->params.query = x;
-      attention_->params.source = source_.data();
-      combine_->params.B = count;
-      combine_->params.h = x;
-      combine_->params.h_out = features_[1 - parity_]->data();
-      features = combine_->params.h_out;
-    }
-    vocab_->params.B = count;
-    vocab_->params.features = features;
+    stack_.set_rows(static_cast<int64_t>(rows_.size()), from_.data(), source_.data());
+    vocab_->params.B = static_cast<int64_t>(rows_.size());
+    vocab_->params.features = stack_.features();
     vocab_->params.keys = keys_.data();
     const bool constrained = constraints_.any() || task_ == VocabTask::kForced;
     vocab_->params.constraints = constrained ? constraint_pointers_.data() : nullptr;
@@ -327,23 +205,12 @@ class Engine {
 
   // What the layers read, and what each row may choose.
   void gather(const Member& member) {
-    const int64_t count = static_cast<int64_t>(rows_.size()), width = input_size() * size_;
+    const int64_t count = static_cast<int64_t>(rows_.size());
     for (int64_t i = member.begin(count); i < member.end(count); ++i) {
       const Row& row = rows_[i];
-      Trace& trace = traces_[row.source];
+      const Trace& trace = traces_[row.source];
       const int64_t step = trace.step();
-      const int64_t token = step == 0 ? options_.start_token : trace.last()[row.slot].token;
-      char* x = x_.data() + i * width;
-      std::memcpy(x, static_cast<const char*>(model_.embedding) + token * model_.E * size_,
-                  model_.E * size_);
-      x += model_.E * size_;
-      if (model_.context == DecodeContext::kEveryStep) {
-        const int64_t bytes = model_.C * size_;
-        std::memcpy(x, static_cast<const char*>(sources_.context) + row.source * bytes, bytes);
-      } else if (model_.input_feeding) {
-        const int64_t bytes = model_.H * size_;
-        std::memcpy(x, features_[parity_]->data() + from_[i] * bytes, bytes);
-      }
+      stack_.gather(i, step == 0 ? options_.start_token : trace.last()[row.slot].token);
       constrain(i, step, trace);
       if (task_ == VocabTask::kDraw) {
         const int64_t id = options_.row_ids == nullptr ? row.source : options_.row_ids[row.source];
@@ -409,9 +276,9 @@ class Engine {
       if (rows_[i].given && found.finite) found = outside();
       if (!found.finite) note_undefined(trace, slot);
       candidates[slot] = &found;
-      if (options_.attentions) widen_weights(i, trace.attention(slot));
+      if (options_.attentions) stack_.copy_weights(i, trace.attention(slot));
       if (!wide_weights_.empty()) {
-        widen_weights(i, wide_weights_.data() + i * sources_.S);
+        stack_.copy_weights(i, wide_weights_.data() + i * sources_.S);
         weights[slot] = wide_weights_.data() + i * sources_.S;
       }
     }
@@ -437,20 +304,6 @@ class Engine {
     }
   }
 
-  void widen_weights(int64_t row, double* to) const {
-    const int64_t S = sources_.S;
-    const char* from = weights_->data() + row * S * size_;
-    for (int64_t s = 0; s < S; ++s) {
-      if (model_.dtype == DType::kFloat64) {
-        to[s] = reinterpret_cast<const double*>(from)[s];
-      } else if (model_.dtype == DType::kFloat32) {
-        to[s] = reinterpret_cast<const float*>(from)[s];
-      } else {
-        to[s] = to_float(reinterpret_cast<const BFloat16*>(from)[s]);
-      }
-    }
-  }
-
   void finish(int64_t source) {
     std::vector<Hypothesis> found(options_.results);
     strategy_->finish(source, found.data());
@@ -461,37 +314,25 @@ class Engine {
   const DecodeModel& model_;
   const DecodeSources& sources_;
   const DecodeOptions& options_;
-  const int64_t size_, state_size_;
   const std::unique_ptr<Strategy> strategy_;
   const Constraints constraints_;
   const VocabTask task_;
   const int64_t rows_most_;
   const int threads_;
-  const bool lstm_, attends_;
-
-  ScratchArray<char> x_;                                     // (rows, input size) dtype
-  std::vector<std::unique_ptr<ScratchArray<char>>> hidden_;  // (L, 2): (places, H) dtype
-  std::vector<std::unique_ptr<ScratchArray<char>>> cells_;   // (L, 2): (places, H) state
-  std::unique_ptr<ScratchArray<char>> features_[2];        // (places, H) dtype: attentional vectors
-  std::unique_ptr<ScratchArray<char>> context_, weights_;  // (rows, C), (rows, S) dtype
-  std::vector<double> wide_weights_;                       // (rows, S), coverage penalty only
-
-  std::vector<std::unique_ptr<StepPart>> steps_;
-  std::unique_ptr<AttentionPart> attention_;
-  std::unique_ptr<StepPart> combine_;
-  std::unique_ptr<VocabPart> vocab_;
+  Stack stack_;
+  const std::unique_ptr<VocabPart> vocab_;
 
   std::vector<Row> rows_;               // in flight, a source's together and by ascending slot
   std::vector<Row> before_;             // those of the step before
   std::vector<int64_t> place_;          // (K): where a source's slot was among those
-  std::vector<int64_t> from_, source_;  // (rows)
+  std::vector<int64_t> from_, source_;  // (rows): see Stack::set_rows
   std::vector<DrawKey> keys_;
   std::vector<RowConstraints> row_constraints_;
   std::vector<const RowConstraints*> constraint_pointers_;
-  std::vector<Chooser> choosers_;  // (threads)
-  std::vector<Trace> traces_;      // (B)
-  int64_t waiting_ = 0;            // the first source that has not begun
-  int parity_ = 0;
+  std::vector<Chooser> choosers_;     // (threads)
+  std::vector<double> wide_weights_;  // (rows, S), coverage penalty only
+  std::vector<Trace> traces_;         // (B)
+  int64_t waiting_ = 0;               // the first source that has not begun
   std::atomic<bool> failed_{false};
   std::string error_;
 
