@@ -66,7 +66,7 @@ def test_interrupted_and_resumed(
     assert f"{part} holds the first 30 lines of an interrupted run: go on with --resume" in line
     # A window that did not end, and a record that was not put in place.
     with part.open("ab") as file:
-        file.write("half a windo\nŵ".encode()[:-1])
+        file.write((1000 * "half a windo\nŵ").encode()[:-1])  # longer than what is to follow
     record.with_name(f".{record.name}.tmp").write_text("{")
     # Windows and batches may be others: they change nothing.
     options = ["--resume", "--window", 13, "--batch-size", 5]
