@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from seq2seq_ext.generation import native
 from seq2seq_ext.nn import Seq2Seq
 
+from . import soak
 from .models import KINDS, make, sources
 
 V = 233  # blocks of 96 words, and a part of one
@@ -416,3 +417,9 @@ def test_the_op_runs():
 def test_the_op_refuses(changes, message):
     with pytest.raises(ValueError, match=message):
         torch.ops.seq2seq_ext.decode(*op_arguments(**changes))
+
+
+def test_a_short_soak():
+    result = soak.run(1200, seed=3, every=20)
+    assert result["checked"] == 60
+    assert result["differences"] == []
