@@ -123,23 +123,25 @@ def environment(device: str) -> dict[str, object]:
 
 
 class Rows:
-    """Rows appended to results/<name>.csv (folder: SEQ2SEQ_EXT_RESULTS) as they are measured."""
+    """Rows appended to results/<name>.csv (folder: SEQ2SEQ_EXT_RESULTS) as they are measured.
 
-    def __init__(self, name: str, common: Mapping[str, object]) -> None:
+    `more`: to those of the run before, which are lost otherwise.
+    """
+
+    def __init__(self, name: str, common: Mapping[str, object], *, more: bool = False) -> None:
         folder = Path(os.environ.get("SEQ2SEQ_EXT_RESULTS", RESULTS))
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{name}.csv"
-        self._common, self._fields = dict(common), None
+        self._common, self._begun = dict(common), more and self.path.exists()
         self.rows: list[dict[str, object]] = []
 
     def add(self, row: Mapping[str, object]) -> None:
         whole = {**row, **self._common}
-        if self._fields is None:
-            self._fields = list(whole)
-            with self.path.open("w", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, self._fields).writeheader()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._fields)
+        with self.path.open("a" if self._begun else "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(whole))
+            if not self._begun:
+                writer.writeheader()
+            self._begun = True
             writer.writerow(
                 {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in whole.items()}
             )

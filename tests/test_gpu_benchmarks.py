@@ -38,6 +38,7 @@ def test_rows(results, bench, name, contenders):
         rows = list(csv.DictReader(file))
     assert {row["contender"] for row in rows} == contenders
     for row in rows:
+        assert row.get("agrees", "True") == "True"
         assert all(value != "" for key, value in row.items() if key != "cudnn"), row
         numbers = [float(row[key]) for key in ("p20_us", "median_us", "p80_us", "speedup")]
         assert all(math.isfinite(n) and n > 0 for n in numbers)
@@ -54,12 +55,38 @@ def test_rows_survive_a_stop(results):
         assert len((results / "some.csv").read_text().splitlines()) == 2 + n
 
 
-def test_contenders_that_disagree_are_refused(monkeypatch):
-    monkeypatch.setattr(bench_gpu_sequence, "disagreement", lambda a, b: 0.2)
-    with pytest.raises(RuntimeError, match="disagree"):
-        bench_gpu_sequence.measure(
-            ("LSTM", bench_gpu_sequence.torch.float32, 8, 1, 2, False), "cpu", {}, None
-        )
+def test_rows_of_another_run_stay(results):
+    """The marks' rows, measured first, when the rest is measured; a new run begins anew."""
+    from benchmarks.gpu import Rows
+
+    Rows("some", {"device": "x"}).add({"n": 0})
+    Rows("some", {"device": "x"}, more=True).add({"n": 1})
+    assert (results / "some.csv").read_text().split() == ["n,device", "0,x", "1,x"]
+    Rows("some", {"device": "x"}).add({"n": 2})
+    assert (results / "some.csv").read_text().split() == ["n,device", "2,x"]
+
+
+def test_the_rest_is_all_but_the_marks():
+    first, rest = (
+        set(bench_gpu_sequence.sizes(*which)) for which in ((True, False), (False, True))
+    )
+    assert first | rest == set(bench_gpu_sequence.sizes(False, False))
+    assert not first & rest
+    assert first
+
+
+@pytest.mark.parametrize("found", [0.2, math.nan])
+def test_contenders_that_disagree_are_marked_and_fail(results, monkeypatch, capsys, found):
+    """All rows are there, and each says which."""
+    monkeypatch.setattr(bench_gpu_sequence, "disagreement", lambda a, b: found)
+    assert bench_gpu_sequence.main(["--device", "cpu"]) == 1
+    with (results / "sequence_gpu.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8  # two sizes, inference and training, two contenders
+    assert {row["agrees"] for row in rows} == {"False"}
+    said = capsys.readouterr()
+    assert said.out.count("NOT THE SAME RESULT") == 4
+    assert "4 failed" in said.err
 
 
 def test_endurance_notices_other_bits(monkeypatch, capsys):
@@ -119,8 +146,15 @@ def test_run_gpu_keeps_every_report(results, tmp_path, failing):
     assert done.returncode == (failing == "latency"), done.stdout + done.stderr
     assert f"{done.returncode} failed" in done.stdout
     assert done.stderr == ""
-    for step in ("PTX wrappers", "every kernel", "memcheck", "synccheck", "barrier", "sequences"):
-        assert re.search(f"^---- .*{step}", report, re.MULTILINE), step
+    steps = (
+        *("build kernel_bench", "PTX wrappers", "every kernel", "ops on CUDA"),
+        *("sequences of the marks", "single steps", "barrier latencies"),
+        *("persistent", "memcheck", "racecheck", "synccheck", "all sequences"),
+    )  # the marks' rows before the checks that take long
+    begun = re.findall("^---- (.*?):", report, re.MULTILINE)
+    assert len(begun) == len(steps)
+    assert all(map(str.__contains__, begun, steps)), begun
+    for step in steps:
         assert re.search(f"^(ok|FAIL) .*{step}", report, re.MULTILINE), step
     kernels = {line.split()[0] for line in CASES.read_text().splitlines() if line[:1].isalpha()}
     for kernel in kernels - {"large:"}:
