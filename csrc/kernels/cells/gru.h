@@ -14,7 +14,8 @@ struct GruCell {
   static constexpr int kGates = 3;
   static constexpr int kSaved = 4;  // r, z, n, h_part_n
   static constexpr bool kHasCell = false;
-  static constexpr bool kSplitHidden = true;  // b_hn belongs to h_part_n, inside the reset product
+  // Reads h_prev, and the last gate's x_part and h_part apart: b_hn is inside the reset product.
+  static constexpr bool kSplitHidden = true;
 
   // x_part: W_ih x + b_ih (+ b_hr, b_hz).  h_part: W_hh h (+ b_hn).
   SEQ2SEQ_EXT_CELL V forward(const V (&x_part)[kGates], const V (&h_part)[kGates], V h_prev, V&,

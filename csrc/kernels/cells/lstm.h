@@ -15,7 +15,7 @@ struct LstmCell {
   static constexpr int kGates = 4;
   static constexpr int kSaved = 4;             // i, f, g, o
   static constexpr bool kHasCell = true;       // carries c besides h
-  static constexpr bool kSplitHidden = false;  // no gate needs its recurrent part by itself
+  static constexpr bool kSplitHidden = false;  // neither h_prev nor a gate's recurrent part alone
 
   // x_part: W_ih x + b_ih + b_hh.  h_part: W_hh h.  state: c, updated.  Returns h'; `saved` feeds
   // backward().

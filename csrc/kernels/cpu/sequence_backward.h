@@ -25,6 +25,8 @@ struct SequenceBackward : BackwardState<T> {
   static constexpr int G = Cell::kGates;
   static constexpr int kSlots = Cell::kSaved;
   static constexpr int kFirstHidden = kSlots - G;
+  static_assert(kFirstHidden == (Cell::kSplitHidden ? 1 : 0), "see cells/lstm.h, cells/gru.h");
+  static_assert(!(Cell::kSplitHidden && Cell::kHasCell), "d_state is the one's or the other's");
   static constexpr int kLanes = V::kLanes;
   static constexpr bool kBypasses = Cell::kSplitHidden;  // GRU: z dh reaches h_prev directly
 

@@ -41,14 +41,14 @@ struct WeightGradients {
         gate_rows(gates * H),
         input_panels((r.I + kColumns - 1) / kColumns) {}
 
-  // The GRU's recurrent dn differs from its input-side dn.
+  // The GRU's recurrent dn differs from its input-side dn (kSplitHidden).
   bool splits() const { return back.first_hidden > 0; }
 
-  // GRU keeps dn apart for input and recurrent side, in slots n, r, z | n: the rows of W_ih in slot
-  // order.
+  // A cell that splits keeps its last gate's gradient apart for input and recurrent side, the GRU
+  // in slots n, r, z | n: the rows of W_ih in slot order.
   int64_t input_row(int64_t slot_row) const {
     if (!splits()) return slot_row;
-    return slot_row < H ? 2 * H + slot_row : slot_row - H;
+    return slot_row < H ? gate_rows - H + slot_row : slot_row - H;
   }
   int64_t hidden_row(int64_t slot_row) const { return slot_row - back.first_hidden * H; }
 
@@ -254,9 +254,9 @@ struct WeightGradients {
                            to, width, false});
     };
     const RecurrentWeightGrads& grads = params.direction[d].grads;
-    const bool input =
-        splits() ? product(1, 2, x, I, grads.w_ih, 0) && product(0, 1, x, I, grads.w_ih, 2 * H)
-                 : product(0, gates, x, I, grads.w_ih, 0);
+    const bool input = splits() ? product(1, gates - 1, x, I, grads.w_ih, 0) &&
+                                      product(0, 1, x, I, grads.w_ih, gate_rows - H)
+                                : product(0, gates, x, I, grads.w_ih, 0);
     return input && product(back.first_hidden, gates, h, P, grads.w_hh, 0);
   }
 

@@ -41,8 +41,9 @@ __global__ void __launch_bounds__(kColumns* kLanes)
   partial[blockIdx.y * columns + column] = sum;
 }
 
-// Slots of d_gates are rows of both biases in order, but for the GRU (first_hidden == 1): n, r, z
-// of the input side, of which r and z are the hidden side's as well, then n of the hidden side.
+// Slots of d_gates are rows of both biases in order, but for cells that split (first_hidden == 1),
+// for the GRU: n, r, z of the input side, of which r and z are the hidden side's as well, then n of
+// the hidden side.
 template <class T>
 __global__ void __launch_bounds__(256)
     finish_biases(const AccOf<T>* partial, int64_t parts, int64_t H, int slots, int first_hidden,
@@ -53,7 +54,7 @@ __global__ void __launch_bounds__(256)
   for (int64_t part = 0; part < parts; ++part) sum += partial[part * columns + column];
   const int64_t slot = column / H, gates = slots - first_hidden;
   if (b_ih != nullptr && slot < gates) {
-    b_ih[column + (first_hidden == 0 ? 0 : slot == 0 ? 2 * H : -H)] = from_acc<T>(sum);
+    b_ih[column + (first_hidden == 0 ? 0 : slot == 0 ? (gates - 1) * H : -H)] = from_acc<T>(sum);
   }
   if (b_hh != nullptr && slot >= first_hidden) b_hh[column - first_hidden * H] = from_acc<T>(sum);
 }

@@ -20,7 +20,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // One direction's products. Slots of d_gates (recurrence.h) are the rows of W_ih and W_hh in order,
-// but for the GRU: slots 1, 2, 0 are the rows of W_ih, slots 1, 2, 3 those of W_hh.
+// but for cells that split, as the GRU does: slots 1, 2, 0 are the rows of W_ih, slots 1, 2, 3
+// those of W_hh.
 struct Direction {
   Queue& queue;
   const SequenceShape& s;
@@ -58,8 +59,9 @@ struct Direction {
     if (slots == gates) {
       add_rows(sum, 0, gates * s.H, entries, left(0, t), right);
     } else {
-      add_rows(sum, 0, 2 * s.H, entries, left(1, t), right);
-      add_rows(sum, 2 * s.H, s.H, entries, left(0, t), right);
+      const int64_t others = (gates - 1) * s.H;
+      add_rows(sum, 0, others, entries, left(1, t), right);
+      add_rows(sum, others, s.H, entries, left(0, t), right);
     }
     sum.fresh = false;
   }
@@ -159,9 +161,10 @@ void projection_weights(Queue& queue, const GateGradients& given, int d) {
 // W_ih (G*H, I) with its rows in the order of d_gates' slots.
 const void* weights_by_slot(Queue& queue, const SequenceShape& s, const void* w_ih) {
   if (num_saved(s.cell) == num_gates(s.cell)) return w_ih;
-  void* const result = queue.allocate(3 * s.H * s.I, s.dtype);
-  copy(queue, s.dtype, at(w_ih, s.dtype, 2 * s.H * s.I), s.H * s.I, result);
-  copy(queue, s.dtype, w_ih, 2 * s.H * s.I, at(result, s.dtype, s.H * s.I));
+  const int64_t gate = s.H * s.I, others = (num_gates(s.cell) - 1) * gate;
+  void* const result = queue.allocate(others + gate, s.dtype);
+  copy(queue, s.dtype, at(w_ih, s.dtype, others), gate, result);
+  copy(queue, s.dtype, w_ih, others, at(result, s.dtype, gate));
   return result;
 }
 
