@@ -48,6 +48,7 @@ unsigned char* dynamic_shared();
 
 namespace gpu {
 
+inline bool at_hand(int, int) { return true; }  // every device is played
 using hx::launch;
 using hx::max_active_blocks;
 

@@ -80,8 +80,10 @@ Kernel<ForwardArgs> forward_kernel(const SequenceShape& shape, const Plan& plan)
       return forward_gru(bfloat16, plan.unit_tile);
     case Cell::kRnnTanh:
       return forward_rnn_tanh(bfloat16, plan.unit_tile);
-    default:
+    case Cell::kRnnRelu:
       return forward_rnn_relu(bfloat16, plan.unit_tile);
+    default:
+      return nullptr;
   }
 }
 
@@ -94,8 +96,10 @@ Kernel<BackwardArgs> backward_kernel(const SequenceShape& shape, const Plan& pla
       return backward_gru(bfloat16, plan.unit_tile);
     case Cell::kRnnTanh:
       return backward_rnn_tanh(bfloat16, plan.unit_tile);
-    default:
+    case Cell::kRnnRelu:
       return backward_rnn_relu(bfloat16, plan.unit_tile);
+    default:
+      return nullptr;
   }
 }
 
@@ -119,18 +123,26 @@ Status launch(const char* name, Kernel<Args> kernel, const Args& args, const Seq
 }
 
 template <class Args>
-bool all_resident(Kernel<Args> kernel, const SequenceShape& shape, const Plan& plan, int sms) {
-  const int64_t blocks = gpu::max_active_blocks(kernel, kThreads, size_t(plan.shared_bytes));
-  return blocks * sms >= (plan.unit_blocks > 1 ? all_blocks(shape, plan) : 1u);
+bool all_resident(Kernel<Args> kernel, const SequenceShape& shape, const Plan& plan,
+                  const Device& device) {
+  // Of a GPU that is elsewhere only __launch_bounds__ is known: one block at least.
+  const int64_t blocks = gpu::at_hand(device.arch, device.sms)
+                             ? gpu::max_active_blocks(kernel, kThreads, size_t(plan.shared_bytes))
+                             : 1;
+  return blocks * device.sms >= (plan.unit_blocks > 1 ? all_blocks(shape, plan) : 1u);
 }
 
 }  // namespace
 
-bool persistent::forward_fits(const SequenceShape& shape, const Plan& plan, int sms) {
-  return all_resident(forward_kernel(shape, plan), shape, plan, sms);
+bool persistent::has_kernels(const SequenceShape& shape) {
+  return forward_kernel(shape, {}) != nullptr && backward_kernel(shape, {}) != nullptr;
 }
-bool persistent::backward_fits(const SequenceShape& shape, const Plan& plan, int sms) {
-  return all_resident(backward_kernel(shape, plan), shape, plan, sms);
+
+bool persistent::forward_fits(const SequenceShape& shape, const Plan& plan, const Device& device) {
+  return all_resident(forward_kernel(shape, plan), shape, plan, device);
+}
+bool persistent::backward_fits(const SequenceShape& shape, const Plan& plan, const Device& device) {
+  return all_resident(backward_kernel(shape, plan), shape, plan, device);
 }
 
 Status persistent_forward(const ForwardChunk& chunk, const Plan& plan, const Runtime& runtime) {

@@ -4,6 +4,7 @@
 // Persistent, if all of these hold; `Plan::reason` names the first that does not:
 //  - bfloat16 or float16, arch >= 80: the weights are fragments of mma.m16n8k16. (float32 in
 //    tensor cores would round to tf32; float64 is for tests.)
+//  - the cell has persistent kernels (persistent.cu).
 //  - no projection: the exchanged value is what the gates make.
 //  - T >= 4: loading the weights costs as much as a few steps of a GEMM.
 //  - B H^2 <= 3e8 on 132 multiprocessors, in proportion on others: beyond, a step is long enough
@@ -12,7 +13,8 @@
 //    blocks for all units of all directions fit on the device at once, one on a multiprocessor,
 //    with at most kMaxBatchTile rows each, and what does not fit in registers fits in shared
 //    memory. There is no limit on multiprocessors besides: a slice of a GPU runs what fits on it.
-//  - the device itself says that all blocks of that very kernel fit at once.
+//  - the device itself, if it is the current one, says that all blocks of that very kernel fit at
+//    once; of another one, a block on each multiprocessor is what __launch_bounds__ promises.
 //
 // The cut: as many groups of rows as there is room for, since a step's time is mostly that of
 // reading h (batch_tile * K values per block) and groups do not wait for each other.
@@ -110,6 +112,7 @@ const char* obstacle(const SequenceShape& shape, const Device& device) {
   if (shape.dtype != DType::kBFloat16 && shape.dtype != DType::kFloat16) {
     return "dtype is not bfloat16 or float16";
   }
+  if (!has_kernels(shape)) return "the cell has no persistent kernels";
   if (device.arch < 80) return "arch is below 8.0";
   if (shape.P != shape.H) return "projection";
   if (shape.T < 4) return "T is below 4";
@@ -144,7 +147,7 @@ Plan plan_forward(const SequenceShape& shape, const Device& device) {
   const int gates = int(num_gates(shape.cell));
   const Plan plan =
       shape.H <= kWholeUnits ? whole(gates, 1, shape, device) : shared_forward_plan(shape, device);
-  if (plan.persistent && !forward_fits(shape, plan, device.sms)) return stepwise(kNotResident);
+  if (plan.persistent && !forward_fits(shape, plan, device)) return stepwise(kNotResident);
   return plan;
 }
 
@@ -153,7 +156,7 @@ Plan plan_backward(const SequenceShape& shape, const Device& device) {
   const int gates = int(num_gates(shape.cell));
   const Plan plan =
       shape.H <= kWholeUnits ? whole(1, gates, shape, device) : shared_backward_plan(shape, device);
-  if (plan.persistent && !backward_fits(shape, plan, device.sms)) return stepwise(kNotResident);
+  if (plan.persistent && !backward_fits(shape, plan, device)) return stepwise(kNotResident);
   return plan;
 }
 

@@ -77,9 +77,12 @@ constexpr int64_t whole_shared_bytes(int values, int exchanged) {
 Plan shared_forward_plan(const SequenceShape& shape, const Device& device);
 Plan shared_backward_plan(const SequenceShape& shape, const Device& device);
 
-// Whether all blocks of the planned kernel are resident at once on `sms` multiprocessors: what the
-// device says of that very instantiation, registers included. No device: false.
-bool forward_fits(const SequenceShape& shape, const Plan& plan, int sms);
-bool backward_fits(const SequenceShape& shape, const Plan& plan, int sms);
+// Whether the cell has persistent kernels.
+bool has_kernels(const SequenceShape& shape);
+
+// Whether all blocks of the planned kernel are resident at once: what the device says of that very
+// instantiation, registers included, if the current device is such a one.
+bool forward_fits(const SequenceShape& shape, const Plan& plan, const Device& device);
+bool backward_fits(const SequenceShape& shape, const Plan& plan, const Device& device);
 
 }  // namespace seq2seq_ext::kernels::cuda::persistent

@@ -14,6 +14,7 @@
 //   GPU_LAUNCH(config, kernel, arguments...)            cudaSuccess, or why the launch was refused
 //   gpu::launch_failure(name, error)                    that, in words
 //   gpu::max_active_blocks(kernel, threads, shared)     blocks of it that a multiprocessor holds
+//   gpu::at_hand(arch, multiprocessors)                 whether the current device is such a one
 #pragma once
 
 #include <cstdint>
@@ -106,14 +107,25 @@ cudaError_t launch(const Config& config, const char*, void (*kernel)(Params...),
 
 inline std::string reason_of(cudaError_t error) { return cudaGetErrorString(error); }
 
+// Whether the current device is one like this. None, or another: what it says of a kernel does not
+// count.
+inline bool at_hand(int arch, int multiprocessors) {
+  const cudaDeviceAttr asked[] = {cudaDevAttrComputeCapabilityMajor,
+                                  cudaDevAttrComputeCapabilityMinor,
+                                  cudaDevAttrMultiProcessorCount};
+  int device = 0, found[3] = {};
+  cudaError_t error = cudaGetDevice(&device);
+  for (int i = 0; i < 3 && error == cudaSuccess; ++i) {
+    error = cudaDeviceGetAttribute(&found[i], asked[i], device);
+  }
+  if (error != cudaSuccess) cudaGetLastError();
+  return error == cudaSuccess && 10 * found[0] + found[1] == arch && found[2] == multiprocessors;
+}
+
 // 0 if a block of this size does not fit at all.
 template <class Kernel>
 int max_active_blocks(Kernel* kernel, int threads, size_t shared) {
-  int devices = 0, blocks = 0;
-  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-    cudaGetLastError();
-    return 1;  // a question about a GPU that is elsewhere: __launch_bounds__ says one, at least
-  }
+  int blocks = 0;
   if (allow_shared(kernel, shared) != cudaSuccess ||
       cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared) !=
           cudaSuccess) {
