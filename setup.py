@@ -28,7 +28,9 @@ ROOT = Path(__file__).resolve().parent
 MIN_PYTHON = (3, 10)
 MIN_TORCH = (2, 10)
 MIN_GCC = 10  # the first with -std=c++20 and AVX-512 BF16
-CUDA_ARCHITECTURES = ["8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]  # and PTX of the last
+CUDA_ARCHITECTURES = ["8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]
+# For the driver to compile, on 11.0 and on what is newer than all. No time: the same front-end run.
+CUDA_PTX = ["9.0", "12.0"]
 
 # Code for newer processors is chosen at run time, so there is no -march here. Contracting a * b + c
 # is allowed; nothing that changes what NaN, inf or the order of operations mean is. With these two
@@ -147,10 +149,12 @@ def architecture_flags(home):
     if os.environ.get("TORCH_CUDA_ARCH_LIST"):
         return []
     known = nvcc_says(home / "bin" / "nvcc", "--list-gpu-arch").split()
-    numbers = [name.replace(".", "") for name in CUDA_ARCHITECTURES]
-    numbers = [number for number in numbers if "compute_" + number in known]
-    pairs = [(number, "sm_" + number) for number in numbers]
-    pairs.append((numbers[-1], "compute_" + numbers[-1]))
+    pairs = [
+        (number, kind + "_" + number)
+        for kind, names in (("sm", CUDA_ARCHITECTURES), ("compute", CUDA_PTX))
+        for number in (name.replace(".", "") for name in names)
+        if "compute_" + number in known
+    ]
     return ["-gencode=arch=compute_{},code={}".format(*pair) for pair in pairs]
 
 
