@@ -130,7 +130,9 @@ class Resumable:
 
     @property
     def kept(self) -> int:
-        return self.record.lines
+        # Of the disk: Ctrl-C may come after a record is in place and before we have taken note.
+        found = Record.read(self.record_path)
+        return 0 if found is None else found.lines
 
     def open(self, model: str, options: dict[str, Any], *, resume: bool) -> dict[str, Any]:
         """Finds what an earlier run left. Returns the options with that run's seed, if it had one.

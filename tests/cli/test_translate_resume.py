@@ -277,7 +277,7 @@ def kill() -> Iterator[Callable[[list[str], Path, int, float], str]]:
                     break
             except FileNotFoundError:
                 pass
-            time.sleep(0.01)
+            time.sleep(0.005)
         time.sleep(delay)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
@@ -294,15 +294,15 @@ def test_killed_several_times(
 ) -> None:
     """Real signals at random moments; then the file is the one of a run nobody disturbed."""
     source, output = tmp_path / "in.txt", tmp_path / "out.txt"
-    texts = sentences(1200)
+    texts = sentences(3000)
     source.write_text("".join(f"{line}\n" for line in texts), encoding="utf-8")
-    command = [*TRANSLATE, str(lively), "-i", str(source), "-o", str(output), "--window", "10"]
+    command = [*TRANSLATE, str(lively), "-i", str(source), "-o", str(output), "--window", "5"]
     command += ["--beam", "2", "--threads", "1", "--resume"]
     part, record = beside(output)
     moment = random.Random(int(time.time()))
     lines = []
     for number in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
-        errors = kill(command, record, number, moment.random() / 4)
+        errors = kill(command, record, number, moment.random() / 10)
         assert not output.exists(), "too fast to be killed"
         lines.append(json.loads(record.read_text())["lines"])
         if number == signal.SIGINT:
