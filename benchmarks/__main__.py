@@ -3,8 +3,8 @@
 
 import sys
 
-from . import bench_sequence, bench_step
+from . import bench_decode, bench_sequence, bench_step
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    sys.exit(max(bench_sequence.main(arguments), bench_step.main(arguments)))
+    sys.exit(max(bench.main(arguments) for bench in (bench_sequence, bench_step, bench_decode)))

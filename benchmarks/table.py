@@ -77,6 +77,45 @@ def step_table() -> str:
     return "\n".join(lines)
 
 
+def decode_table() -> str:
+    """The best peers, and ours in each dtype over the best float32 peer; at batch 1 how fast the
+    weights are read."""
+    if not (RESULTS / "decode.csv").exists():
+        return "No rows are stored yet."
+    found = rows("decode")
+    lines = [
+        f"{conditions(found[0])}. Tokens a second; in brackets the mark.",
+        "",
+        "| V | H | B | beams | best peer, float32 | best peer, bfloat16 | ours, float32 "
+        "| ours, bfloat16 | ours, int8 |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    reads = ["| V | H | weights | MB a step | GB/s | reading | |", "|---|---|---|---|---|---|---|"]
+    cases: dict[tuple[str, ...], list[Row]] = {}
+    for row in found:
+        cases.setdefault((row["V"], row["H"], row["B"], row["beams"]), []).append(row)
+    for key, case in cases.items():
+        peers = [row for row in case if row["contender"] != "seq2seq_ext"]
+        ours = [row for row in case if row["contender"] == "seq2seq_ext"]
+        text = [*key]
+        for dtype in ("float32", "bfloat16"):
+            best = max(
+                (row for row in peers if row["dtype"] == dtype),
+                key=lambda row: float(row["tokens_per_s"]),
+            )
+            text.append(f"{float(best['tokens_per_s']):.0f} ({best['contender']})")
+        for row in ours:
+            mark = f" ({row['mark']}x)" if row["mark"] else ""
+            text.append(f"{float(row['tokens_per_s']):.0f}: {float(row['speedup']):.2f}x{mark}")
+            if row["share"]:
+                rates = (row[name] for name in ("weight_mb", "gb_per_s", "read_gb_per_s"))
+                numbers = " | ".join(f"{float(rate):.1f}" for rate in rates)
+                share = f"{float(row['share']):.0%}"
+                reads.append(f"| {row['V']} | {row['H']} | {row['dtype']} | {numbers} | {share} |")
+        lines.append("| " + " | ".join(text) + " |")
+    return "\n".join([*lines, "", "Batch 1, mark 70 % of reading:", "", *reads])
+
+
 def gains_table() -> str:
     """The README's summary: geometric means and the worst row."""
     found = [row for row in rows("sequence_cpu") if row["contender"] == "seq2seq_ext"]
@@ -108,7 +147,11 @@ def gains_table() -> str:
 
 TABLES = {
     "README.md": {"gains": gains_table},
-    "benchmarks/README.md": {"sequence": sequence_table, "step": step_table},
+    "benchmarks/README.md": {
+        "sequence": sequence_table,
+        "step": step_table,
+        "decode": decode_table,
+    },
 }
 
 
