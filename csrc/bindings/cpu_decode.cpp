@@ -256,7 +256,7 @@ struct Sources {
 };
 
 // counts: slots, results, max_new_tokens, min_new_tokens, start token, no_repeat_ngram_size, top_k,
-// seed (its bits), early_stopping (0 False, 1 True, 2 never), groups, attentions.
+// seed (its bits), early_stopping (0 False, 1 True, 2 never), groups, attentions, states.
 // numbers: repetition_penalty, temperature, top_p, min_p, length_penalty, coverage_penalty,
 // diversity_penalty.
 // phrases: the length of each, then its tokens.
@@ -269,7 +269,7 @@ kernels::DecodeOptions options_of(const std::string& mode, const Integers& count
                               {"sample", DecodeMode::kSample},
                               {"beam", DecodeMode::kBeam},
                               {"given", DecodeMode::kGiven}});
-  if (counts.size() != 11) fail("counts", std::to_string(counts.size()) + " numbers", 11);
+  if (counts.size() != 12) fail("counts", std::to_string(counts.size()) + " numbers", 12);
   if (numbers.size() != 7) fail("numbers", std::to_string(numbers.size()) + " numbers", 7);
   o.slots = counts[0];
   o.results = counts[1];
@@ -282,6 +282,7 @@ kernels::DecodeOptions options_of(const std::string& mode, const Integers& count
   o.early_stopping = static_cast<kernels::DecodeOptions::EarlyStopping>(counts[8]);
   o.groups = counts[9];
   o.attentions = counts[10] != 0;
+  o.states = counts[11] != 0;
   o.repetition_penalty = numbers[0];
   o.temperature = numbers[1];
   o.top_p = numbers[2];
@@ -320,9 +321,11 @@ void expect_tokens(const int64_t* tokens, int64_t count, int64_t low, int64_t en
   }
 }
 
-// log_probs in the state's type; tokens past a row's length are 0.
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> tensors_of(
-    const kernels::DecodeResult& found, const Tensor& like, int64_t S, bool attentions) {
+// tokens, lengths, log_probs (in the state's type), ranks, attentions, hidden, contexts, undefined
+using Results = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+Results tensors_of(const kernels::DecodeResult& found, const kernels::DecodeModel& model,
+                   const Tensor& like, int64_t S) {
   const int64_t R = static_cast<int64_t>(found.lengths.size()), T = found.T;
   const auto fill = [](const Tensor& tensor, const auto& values) {
     const auto convert = [&](auto* to) { std::copy(values.begin(), values.end(), to); };
@@ -345,29 +348,43 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> tensors_of(
   const Tensor lengths = allocate(like, {R}, ScalarType::Long);
   const Tensor log_probs = allocate(like, {R, T}, state_type(like.scalar_type()));
   const Tensor ranks = allocate(like, {R}, ScalarType::Double);
-  const Tensor weights = attentions ? allocate(like, {R, T, S}) : nothing(like);
+  const auto extras = [&](const std::vector<double>& values, int64_t width) {
+    const Tensor tensor = values.empty() ? nothing(like) : allocate(like, {R, T, width});
+    fill(tensor, values);
+    return tensor;
+  };
   const Tensor undefined = allocate(like, {2}, ScalarType::Long);
   fill(tokens, found.tokens);
   fill(lengths, found.lengths);
   fill(log_probs, found.log_probs);
   fill(ranks, found.ranks);
-  if (attentions) fill(weights, found.attentions);
   fill(undefined, Integers{found.undefined_source, found.undefined_step});
-  return {tokens, lengths, log_probs, ranks, weights, undefined};
+  return {tokens,
+          lengths,
+          log_probs,
+          ranks,
+          extras(found.attentions, S),
+          extras(found.hidden, model.H),
+          extras(found.contexts, model.C),
+          undefined};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> decode(
-    const std::string& cell, const std::string& context, bool input_feeding,
-    const Tensor& embedding, const Tensors& layers, const Tensors& attention, bool additive,
-    double scale, const Tensor& output_weight, const OptionalTensor& output_bias,
-    const OptionalTensor& tokens, const OptionalTensor& screen,
-    const OptionalTensor& screen_numbers, const Tensors& hidden, const Tensors& cells,
-    const OptionalTensor& keys, const OptionalTensor& values, const OptionalTensor& source_context,
-    const OptionalTensor& lengths, const std::string& mode, const Integers& counts,
-    const std::vector<double>& numbers, const Integers& eos, const Integers& banned,
-    const Integers& phrases, const OptionalTensor& allowed, const OptionalTensor& prefix,
-    const OptionalTensor& row_ids, const OptionalTensor& given,
-    const OptionalTensor& given_lengths) {
+// The caller's function, by its address (ctypes); it takes the GIL itself.
+using OnStep = bool (*)(int64_t step, const int64_t* tokens, const int64_t* parents,
+                        const double* log_probs, const uint8_t* done);
+
+Results decode(const std::string& cell, const std::string& context, bool input_feeding,
+               const Tensor& embedding, const Tensors& layers, const Tensors& attention,
+               bool additive, double scale, const Tensor& output_weight,
+               const OptionalTensor& output_bias, const OptionalTensor& tokens,
+               const OptionalTensor& screen, const OptionalTensor& screen_numbers,
+               const Tensors& hidden, const Tensors& cells, const OptionalTensor& keys,
+               const OptionalTensor& values, const OptionalTensor& source_context,
+               const OptionalTensor& lengths, const std::string& mode, const Integers& counts,
+               const std::vector<double>& numbers, const Integers& eos, const Integers& banned,
+               const Integers& phrases, const OptionalTensor& allowed, const OptionalTensor& prefix,
+               const OptionalTensor& row_ids, const OptionalTensor& given,
+               const OptionalTensor& given_lengths, int64_t on_step) {
   expect_supported_dtype(embedding, "embedding");
   Model model(cell, context, input_feeding, embedding, layers, attention, additive, scale,
               output_weight, output_bias, tokens);
@@ -405,9 +422,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> decode(
   if (o.attentions && model.p.context != DecodeContext::kAttention) {
     fail("counts (attentions)", "1", "0 with context '", context, "'");
   }
+  if (on_step != 0) {
+    o.on_step_context = reinterpret_cast<void*>(on_step);
+    o.on_step = [](const kernels::DecodeStep& step, void* function) {
+      return reinterpret_cast<OnStep>(function)(step.step, step.tokens, step.parents,
+                                                step.log_probs, step.done);
+    };
+  }
   kernels::DecodeResult found;
   expect_ok(kernels::cpu::decode_sequences(model.p, sources.p, o, cpu_runtime(), &found));
-  return tensors_of(found, model.embedding, sources.p.S, o.attentions);
+  return tensors_of(found, model.p, model.embedding, sources.p.S);
 }
 
 }  // namespace

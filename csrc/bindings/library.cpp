@@ -65,8 +65,9 @@ REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
       "Tensor? keys, Tensor? values, "
       "Tensor? source_context, Tensor? lengths, str mode, int[] counts, float[] numbers, "
       "int[] eos, int[] banned, int[] phrases, Tensor? allowed, Tensor? prefix, Tensor? row_ids, "
-      "Tensor? given, Tensor? given_lengths) -> (Tensor tokens, Tensor lengths, Tensor log_probs, "
-      "Tensor ranks, Tensor attentions, Tensor undefined)");
+      "Tensor? given, Tensor? given_lengths, int on_step) -> (Tensor tokens, Tensor lengths, "
+      "Tensor log_probs, "
+      "Tensor ranks, Tensor attentions, Tensor hidden, Tensor contexts, Tensor undefined)");
   m.def("cpu_isa() -> str");
   m.def(
       "sequence_plan(str cell, ScalarType dtype, int T, int B, int I, int H, int P, "

@@ -30,7 +30,7 @@ library runs. `beam_scores` are the ranks.
 
 **What runs.** On the CPU one native call decodes the whole batch (`native.Decode.takes` says which
 calls it serves); the loop in Python does the rest, and is its oracle. Both give the same tokens and
-the same bits, but for `beam_scores` after a repetition penalty (1e-6), and for a draw from the whole
+the same bits, but for `beam_scores` after a repetition penalty (1e-6), and for a draw of the whole
 vocabulary (top_k 0, top_p 1, no min_p), whose noise the kernel computes in the weights' dtype: two
 tokens closer than its rounding may be drawn in either's place.
 

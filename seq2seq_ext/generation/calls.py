@@ -77,8 +77,8 @@ def generate(
             row_ids=row_ids,
         )
         predictor = Predictor(models, combine, constraints.shortlist)
-        if Decode.takes(predictor, config, callback):
-            found = Decode(predictor, config).generate(constraints, src, src_lengths)
+        if Decode.takes(predictor, config):
+            found = Decode(predictor, config).generate(constraints, src, src_lengths, callback)
         else:
             found = Search(predictor, config, constraints, callback).run(src, src_lengths)
     # Inference tensors could not be used in a later training step: hand out ordinary ones.

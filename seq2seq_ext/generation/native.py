@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import ctypes
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,13 @@ from torch import Tensor
 from seq2seq_ext import _backend
 from seq2seq_ext.generation.config import GenerationConfig
 from seq2seq_ext.generation.constraints import Constraints
-from seq2seq_ext.generation.output import GenerateOutput, ScoreOutput, sum_scores
+from seq2seq_ext.generation.output import (
+    Callback,
+    GenerateOutput,
+    ScoreOutput,
+    StepOutput,
+    sum_scores,
+)
 
 if TYPE_CHECKING:
     from seq2seq_ext.generation.predictor import Predictor, Running
@@ -48,19 +55,17 @@ class Decode:
         [self.decoder] = predictor.decoders
 
     @staticmethod
-    def takes(predictor: Predictor, config: GenerationConfig, callback: object = None) -> bool:
+    def takes(predictor: Predictor, config: GenerationConfig) -> bool:
         """Whether the op serves this call: one model on the CPU, in float32, float64 or bfloat16
-        throughout; no callback, no shortlist of its own for each row, and neither output_scores nor
-        output_hidden_states."""
+        throughout; no shortlist of its own for each row, no output_scores."""
         if not _enabled.get() or len(predictor.decoders) != 1 or predictor.device.type != "cpu":
             return False
         [decoder] = predictor.decoders
         dtypes = {parameter.dtype for parameter in decoder.parameters()}
         return (
             _backend.available("cpu")
-            and callback is None
             and predictor.by_source is None
-            and not (config.output_scores or config.output_hidden_states)
+            and not config.output_scores
             and len(dtypes | {predictor.outputs[0][0].dtype}) == 1
             and next(iter(dtypes)) in _DTYPES
             and not torch.is_autocast_enabled("cpu")
@@ -68,9 +73,13 @@ class Decode:
         )
 
     def generate(
-        self, constraints: Constraints, src: Tensor, src_lengths: Tensor | Sequence[int] | None
+        self,
+        constraints: Constraints,
+        src: Tensor,
+        src_lengths: Tensor | Sequence[int] | None,
+        callback: Callback | None = None,
     ) -> GenerateOutput:
-        config = self.config
+        config, wanted = self.config, self.config.output_hidden_states
         running, lengths = self.predictor.start(src, src_lengths)
         mode = "beam" if config.num_beams > 1 else "sample" if config.do_sample else "greedy"
         seed = 0
@@ -81,7 +90,10 @@ class Decode:
         allowed = constraints.allowed
         if allowed is not None and self.predictor.common is not None:
             allowed = allowed[:, self.predictor.common]
-        tokens, found, log_probs, ranks, attentions = self._run(
+        teller = None
+        if callback is not None:
+            teller = _Teller(callback, (src.size(0), config.slots), config.fill_token_id)
+        tokens, found, log_probs, ranks, attentions, hidden, contexts = self._run(
             "generate",
             running,
             lengths,
@@ -91,7 +103,11 @@ class Decode:
             allowed=allowed,
             prefix=constraints.prefix,
             row_ids=constraints.row_ids,
+            teller=teller,
         )
+        context = running.memories[0].context
+        if wanted and self.decoder.attention is None and context is not None:
+            contexts = context.repeat_interleave(len(found) // max(len(src), 1), dim=0)
         past = torch.arange(tokens.size(1)) >= found[:, None]
         total, normalized = sum_scores(log_probs, found, config.length_penalty)
         if mode == "beam":  # there may be fewer hypotheses than were asked for
@@ -106,8 +122,8 @@ class Decode:
             ranks if mode == "beam" else None,
             None,
             attentions if config.output_attentions else None,
-            None,
-            None,
+            hidden if wanted else None,
+            contexts if wanted else None,
         )
 
     def score(
@@ -123,7 +139,7 @@ class Decode:
         log_probs = torch.zeros(tgt.shape, dtype=self.predictor.dtype)
         attentions = log_probs.new_zeros(*tgt.shape, src.size(1)) if wanted else None
         if longest:
-            _, _, told, _, weights = self._run(
+            _, _, told, _, weights, *_ = self._run(
                 "score",
                 running,
                 lengths,
@@ -152,12 +168,14 @@ class Decode:
         row_ids: Tensor | None = None,
         given: Tensor | None = None,
         given_lengths: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        teller: _Teller | None = None,
+    ) -> tuple[Tensor, ...]:
+        """tokens, lengths, log_probs, ranks, attentions, hidden, contexts."""
         [memory], [state] = running.memories, running.states
         attention = memory.attention
         # Without attention the op does not need to know where a source ends.
         counts, numbers = self._numbers(mode, seed, attentions)
-        *found, undefined = torch.ops.seq2seq_ext.decode(
+        arguments = (
             *self._model(),
             list(state.hidden),
             [] if state.cell is None else list(state.cell),
@@ -176,7 +194,14 @@ class Decode:
             row_ids,
             given,
             given_lengths,
+            0 if teller is None else teller.address,
         )
+        try:
+            *found, undefined = torch.ops.seq2seq_ext.decode(*arguments)
+        except RuntimeError:
+            if teller is not None and teller.error is not None:
+                raise teller.error from None
+            raise
         row, step = undefined.tolist()
         if row >= 0:
             raise ValueError(
@@ -235,6 +260,7 @@ class Decode:
             _EARLY_STOPPING[config.early_stopping],
             config.num_beam_groups if mode == "beam" else 1,
             int(attentions),
+            int(self.config.output_hidden_states and mode != "given"),
         ]
         sampling = mode == "sample"
         numbers = [
@@ -252,6 +278,45 @@ class Decode:
         """Bad words of two tokens and more, each behind its length."""
         phrases = [word for word in self.config.bad_words_ids or () if len(word) > 1]
         return [number for word in phrases for number in (len(word), *word)]
+
+
+class _Teller:
+    """Lets the op tell a callback of each step.
+
+    Args:
+        shape: (B, K).
+        fill: stands for the tokens of rows that are done.
+    """
+
+    _TYPE = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_int64, *[ctypes.c_void_p] * 4)
+
+    def __init__(self, callback: Callback, shape: tuple[int, int], fill: int) -> None:
+        self.callback, self.shape, self.fill = callback, shape, fill
+        self.error: BaseException | None = None
+        self._function = self._TYPE(self._tell)  # lives as long as its address is used
+
+    @property
+    def address(self) -> int:
+        return ctypes.cast(self._function, ctypes.c_void_p).value or 0
+
+    def _tell(self, step: int, *addresses: int) -> bool:
+        try:
+            types = (ctypes.c_int64, ctypes.c_int64, ctypes.c_double, ctypes.c_bool)
+            dtypes = (torch.int64, torch.int64, torch.float64, torch.bool)
+            tokens, parents, log_probs, done = (
+                self._copy(address, kind, dtype)
+                for address, kind, dtype in zip(addresses, types, dtypes, strict=True)
+            )
+            tokens = tokens.masked_fill(tokens < 0, self.fill)
+            self.callback(StepOutput(step, tokens, parents, log_probs, done))
+        except BaseException as error:  # handed on once the op has ended
+            self.error = error
+        return self.error is None
+
+    def _copy(self, address: int, kind: Any, dtype: torch.dtype) -> Tensor:
+        count = self.shape[0] * self.shape[1]
+        array = (kind * count).from_address(address)
+        return torch.frombuffer(array, dtype=dtype).clone().view(self.shape)
 
 
 def _is_plain(decoder: torch.nn.Module) -> bool:

@@ -354,7 +354,7 @@ def op_arguments(**changes):
         "source_context": None,
         "lengths": torch.tensor([3, 2]),
         "mode": "greedy",
-        "counts": [1, 1, 4, 0, 1, 0, 0, 0, 0, 1, 0],
+        "counts": [1, 1, 4, 0, 1, 0, 0, 0, 0, 1, 0, 0],
         "numbers": [1.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0],
         "eos": [2],
         "banned": [],
@@ -364,17 +364,17 @@ def op_arguments(**changes):
         "row_ids": None,
         "given": None,
         "given_lengths": None,
+        "on_step": 0,
     }
     assert set(changes) <= set(arguments)
     return list({**arguments, **changes}.values())
 
 
 def test_the_op_runs():
-    tokens, lengths, log_probs, _, weights, undefined = torch.ops.seq2seq_ext.decode(
-        *op_arguments()
-    )
+    found = torch.ops.seq2seq_ext.decode(*op_arguments())
+    tokens, lengths, log_probs, _, weights, hidden, contexts, undefined = found
     assert tokens.shape == log_probs.shape == (2, int(lengths.max()))
-    assert weights.numel() == 0
+    assert weights.numel() == hidden.numel() == contexts.numel() == 0
     assert undefined.tolist() == [-1, -1]
 
 
@@ -401,9 +401,9 @@ def test_the_op_runs():
         ({"keys": torch.randn(2, 0, 5)}, "keys: expected S >= 1"),
         ({"values": torch.randn(2, 3, 5)}, "values: expected shape"),
         ({"lengths": torch.tensor([3, 4])}, r"lengths\[1\]: expected 0 to 3"),
-        ({"counts": [1]}, "counts: expected 11"),
-        ({"counts": [1, 2, 4, 0, 1, 0, 0, 0, 0, 1, 0]}, "counts: expected numbers in"),
-        ({"counts": [1, 1, 4, 0, 11, 0, 0, 0, 0, 1, 0]}, r"start token\): expected ids"),
+        ({"counts": [1]}, "counts: expected 12"),
+        ({"counts": [1, 2, 4, 0, 1, 0, 0, 0, 0, 1, 0, 0]}, "counts: expected numbers in"),
+        ({"counts": [1, 1, 4, 0, 11, 0, 0, 0, 0, 1, 0, 0]}, r"start token\): expected ids"),
         ({"numbers": [0.0] * 7}, "numbers: expected a positive"),
         ({"phrases": [3, 1, 2]}, "phrases: expected"),
         ({"allowed": torch.ones(3, 11).bool()}, "allowed: expected shape"),

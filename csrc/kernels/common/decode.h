@@ -69,6 +69,15 @@ struct DecodeSources {
 
 enum class DecodeMode : int { kGreedy, kSample, kBeam, kGiven };
 
+// One step of all sources.
+struct DecodeStep {
+  int64_t step;
+  const int64_t* tokens;    // (B, K); -1 where a slot had ended before
+  const int64_t* parents;   // (B, K): the slot of the step before that each continues
+  const double* log_probs;  // (B, K): the model's
+  const uint8_t* done;      // (B, K): no further token comes
+};
+
 struct DecodeOptions {
   DecodeMode mode = DecodeMode::kGreedy;
   int64_t slots = 1;    // K: beams or samples of a source
@@ -104,6 +113,12 @@ struct DecodeOptions {
   int64_t given_size = 0;
 
   bool attentions = false;  // kAttention only: keep the weights
+  bool states = false;      // keep s_t and, with kAttention, c_t
+
+  // Told of each step by one thread while the others wait; all sources are in flight together then.
+  // Returns whether to go on.
+  bool (*on_step)(const DecodeStep& step, void* context) = nullptr;
+  void* on_step_context = nullptr;
 };
 
 // R = B * results rows, a source's rows together; T is the longest row's length.
@@ -114,6 +129,8 @@ struct DecodeResult {
   std::vector<double> log_probs;   // (R, T); 0 past a row's length
   std::vector<double> ranks;       // (R); kBeam only. -inf: there is no such hypothesis
   std::vector<double> attentions;  // (R, T, S), 0 past a row's length; empty unless asked for
+  std::vector<double> hidden;      // (R, T, H), likewise
+  std::vector<double> contexts;    // (R, T, C), likewise
   int64_t undefined_source = -1, undefined_step = -1;  // where logits were not finite first
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "cpu/scratch.h"
 
+#include <cstdint>
 #include <cstdlib>
 #include <mutex>
 #include <new>
@@ -36,15 +37,53 @@ Pool& pool() {
   return *instance;
 }
 
-Block allocate(size_t bytes) {
-  const size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
-  const size_t capacity = (bytes + alignment - 1) / alignment * alignment;
-  void* data = std::aligned_alloc(alignment, capacity);
-  if (data == nullptr) throw std::bad_alloc();
+// One of four sizes an octave: calls of slightly different shapes then share their blocks, where a
+// block for each size would leave the heap in pieces that nothing fits.
+size_t rounded(size_t bytes) {
+  if (bytes <= kAlignment) return kAlignment;
+  size_t octave = kAlignment;
+  while (octave * 2 < bytes) octave *= 2;
+  const size_t step = octave < 4 * kAlignment ? kAlignment : octave / 4;
+  return (bytes + step - 1) / step * step;
+}
+
 #if defined(__linux__)
-  if (capacity >= kHugePage) madvise(data, capacity, MADV_HUGEPAGE);
+// Whole huge pages, straight from the system and back to it: on a heap their alignment would leave
+// gaps.
+Block map_pages(size_t bytes) {
+  const size_t capacity = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+  const size_t mapped = capacity + kHugePage;
+  void* const all =
+      mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (all == MAP_FAILED) throw std::bad_alloc();
+  const auto address = reinterpret_cast<uintptr_t>(all);
+  const uintptr_t first = (address + kHugePage - 1) / kHugePage * kHugePage;
+  if (first > address) munmap(all, first - address);
+  const uintptr_t last = first + capacity, end = address + mapped;
+  if (end > last) munmap(reinterpret_cast<void*>(last), end - last);
+  madvise(reinterpret_cast<void*>(first), capacity, MADV_HUGEPAGE);
+  return {reinterpret_cast<void*>(first), capacity};
+}
 #endif
+
+Block allocate(size_t bytes) {
+  const size_t capacity = rounded(bytes);
+#if defined(__linux__)
+  if (capacity >= kHugePage) return map_pages(capacity);
+#endif
+  void* data = std::aligned_alloc(kAlignment, capacity);
+  if (data == nullptr) throw std::bad_alloc();
   return {data, capacity};
+}
+
+void release(const Block& block) {
+#if defined(__linux__)
+  if (block.capacity >= kHugePage) {
+    munmap(block.data, block.capacity);
+    return;
+  }
+#endif
+  std::free(block.data);
 }
 
 }  // namespace
@@ -79,12 +118,12 @@ Scratch::~Scratch() {
   const std::lock_guard<std::mutex> lock(p.mutex);
   // Oldest blocks go first, so that the sizes in current use stay.
   while (!p.idle.empty() && (p.retained + capacity_ > kMaxRetained || p.idle.size() == kMaxIdle)) {
-    std::free(p.idle.front().data);
+    release(p.idle.front());
     p.retained -= p.idle.front().capacity;
     p.idle.erase(p.idle.begin());
   }
   if (capacity_ > kMaxRetained) {
-    std::free(data_);
+    release({data_, capacity_});
     return;
   }
   p.idle.push_back({data_, capacity_});  // never reallocates: see Pool

@@ -22,7 +22,8 @@ struct RowConstraints {
 class Constraints {
  public:
   // `tokens` as in DecodeModel: (num_words) or null.
-  Constraints(const DecodeOptions& options, int64_t batch, int64_t num_words, const int64_t* tokens);
+  Constraints(const DecodeOptions& options, int64_t batch, int64_t num_words,
+              const int64_t* tokens);
 
   // Whether `history` is read.
   bool needs_history() const { return needs_history_; }

@@ -5,8 +5,10 @@
 #include <atomic>
 #include <exception>
 #include <memory>
+#include <stdexcept>
 #include <string>
 
+#include "cpu/decode/report.h"
 #include "cpu/decode/stack.h"
 #include "cpu/decode/trace.h"
 
@@ -46,6 +48,7 @@ class Engine {
         keys_(rows_most_),
         row_constraints_(rows_most_),
         constraint_pointers_(rows_most_, nullptr),
+        report_(options, sources.B),
         choosers_(threads_),
         traces_(sources.B) {
     rows_.reserve(rows_most_);
@@ -63,7 +66,11 @@ class Engine {
     run_team(runtime, threads_, [this](const Member& member) { loop(member); });
   }
 
-  void assemble(DecodeResult* result) const;
+  void assemble(DecodeResult* result) const {
+    const int64_t S = options_.attentions ? sources_.S : 0, H = options_.states ? model_.H : 0;
+    const int64_t C = options_.states && attends() ? model_.C : 0;
+    decode::assemble(traces_, options_.results, S, H, C, result);
+  }
 
  private:
   // -- sizes and parts ---------------------------------------------------------------------------
@@ -80,6 +87,7 @@ class Engine {
 
   int64_t most_rows() const {
     const int64_t slots = options_.slots;
+    if (options_.on_step != nullptr) return std::max<int64_t>(sources_.B, 1) * slots;
     int64_t rows = kMostRows;
     if (task_ == VocabTask::kNucleus) rows = std::min(rows, kMostLogits / model_.V);
     if (task_ == VocabTask::kBest) rows = std::min(rows, (int64_t{4} << 20) / candidates());
@@ -143,6 +151,9 @@ class Engine {
 
   // Which rows there are, and where everything of theirs is.
   void begin_step() {
+    if (report_.wanted() && !rows_.empty() && !report_.tell()) {
+      throw std::runtime_error("decode: stopped by on_step");
+    }
     stack_.begin_step();
     rows_.swap(before_);
     rows_.clear();
@@ -182,7 +193,7 @@ class Engine {
 
   void enter(int64_t source, int64_t place) {
     Trace& trace = traces_[source];
-    trace.begin(options_.slots, constraints_.needs_history(), options_.attentions, sources_.S);
+    trace.begin(options_.slots, constraints_.needs_history(), extras());
     strategy_->begin(source, trace.last());
     stack_.enter(source, place);
     bool any = false;
@@ -276,7 +287,7 @@ class Engine {
       if (rows_[i].given && found.finite) found = outside();
       if (!found.finite) note_undefined(trace, slot);
       candidates[slot] = &found;
-      if (options_.attentions) stack_.copy_weights(i, trace.attention(slot));
+      keep_extras(i, trace.extras(slot));
       if (!wide_weights_.empty()) {
         stack_.copy_weights(i, wide_weights_.data() + i * sources_.S);
         weights[slot] = wide_weights_.data() + i * sources_.S;
@@ -287,7 +298,28 @@ class Engine {
     trace.advance();
     const bool live = std::any_of(choices, choices + options_.slots,
                                   [](const Choice& choice) { return choice.live; });
+    if (report_.wanted()) report_.note(source, choices, candidates.data(), live);
     if (!live) finish(source);
+  }
+
+  // -- what is kept and told besides -------------------------------------------------------------
+
+  int64_t extras() const {
+    return (options_.attentions ? sources_.S : 0) +
+           (options_.states ? model_.H + (attends() ? model_.C : 0) : 0);
+  }
+
+  bool attends() const { return model_.context == DecodeContext::kAttention; }
+
+  // In the order in which `assemble` takes them.
+  void keep_extras(int64_t row, double* to) const {
+    if (options_.attentions) {
+      stack_.copy_weights(row, to);
+      to += sources_.S;
+    }
+    if (!options_.states) return;
+    stack_.copy_hidden(row, to);
+    if (attends()) stack_.copy_context(row, to + model_.H);
   }
 
   // A given token that the shortlist leaves out.
@@ -329,6 +361,7 @@ class Engine {
   std::vector<DrawKey> keys_;
   std::vector<RowConstraints> row_constraints_;
   std::vector<const RowConstraints*> constraint_pointers_;
+  Report report_;
   std::vector<Chooser> choosers_;     // (threads)
   std::vector<double> wide_weights_;  // (rows, S), coverage penalty only
   std::vector<Trace> traces_;         // (B)
@@ -339,35 +372,6 @@ class Engine {
   friend Status decode_with(const KernelTable&, const DecodeModel&, const DecodeSources&,
                             const DecodeOptions&, const Runtime&, DecodeResult*);
 };
-
-void Engine::assemble(DecodeResult* result) const {
-  const int64_t per = options_.results, R = sources_.B * per, S = sources_.S;
-  DecodeResult& out = *result;
-  out = {};
-  for (int64_t b = 0; b < sources_.B; ++b) {
-    if (traces_[b].undefined_step >= 0 && out.undefined_source < 0) {
-      out.undefined_source = b;
-      out.undefined_step = traces_[b].undefined_step;
-    }
-    for (const Trace::Row& row : traces_[b].rows()) {
-      out.T = std::max(out.T, static_cast<int64_t>(row.tokens.size()));
-    }
-  }
-  out.lengths.resize(R);
-  out.ranks.resize(R);
-  out.tokens.resize(R * out.T);
-  out.log_probs.resize(R * out.T);
-  if (options_.attentions) out.attentions.resize(R * out.T * S);
-  for (int64_t r = 0; r < R; ++r) {
-    const Trace::Row& row = traces_[r / per].rows()[r % per];
-    out.lengths[r] = static_cast<int64_t>(row.tokens.size());
-    out.ranks[r] = row.rank;
-    std::copy(row.tokens.begin(), row.tokens.end(), out.tokens.begin() + r * out.T);
-    std::copy(row.log_probs.begin(), row.log_probs.end(), out.log_probs.begin() + r * out.T);
-    std::copy(row.attentions.begin(), row.attentions.end(),
-              out.attentions.begin() + r * (options_.attentions ? out.T * S : 0));
-  }
-}
 
 Status decode_with(const KernelTable& kernels, const DecodeModel& model,
                    const DecodeSources& sources, const DecodeOptions& options,

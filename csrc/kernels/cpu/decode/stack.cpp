@@ -158,16 +158,15 @@ void Stack::run(const Member& member) {
   member.barrier->wait();
 }
 
-void Stack::copy_weights(int64_t i, double* to) const {
-  const int64_t S = sources_.S;
-  const char* from = weights_->data() + i * S * size_;
-  for (int64_t s = 0; s < S; ++s) {
+void Stack::widen(const char* rows, int64_t i, int64_t count, double* to) const {
+  const char* from = rows + i * count * size_;
+  for (int64_t k = 0; k < count; ++k) {
     if (model_.dtype == DType::kFloat64) {
-      to[s] = reinterpret_cast<const double*>(from)[s];
+      to[k] = reinterpret_cast<const double*>(from)[k];
     } else if (model_.dtype == DType::kFloat32) {
-      to[s] = reinterpret_cast<const float*>(from)[s];
+      to[k] = reinterpret_cast<const float*>(from)[k];
     } else {
-      to[s] = to_float(reinterpret_cast<const BFloat16*>(from)[s]);
+      to[k] = to_float(reinterpret_cast<const BFloat16*>(from)[k]);
     }
   }
 }

@@ -43,13 +43,18 @@ class Stack {
   // (count, H) dtype: what the output layer reads.
   const void* features() const;
 
-  // The attention weights of row i, widened.
-  void copy_weights(int64_t i, double* to) const;
+  // Of row i, widened: the attention weights (S), s_t (H), c_t (C).
+  void copy_weights(int64_t i, double* to) const { widen(weights_->data(), i, sources_.S, to); }
+  void copy_hidden(int64_t i, double* to) const {
+    widen(hidden(model_.L - 1, 1 - parity_), i, model_.H, to);
+  }
+  void copy_context(int64_t i, double* to) const { widen(context_->data(), i, model_.C, to); }
 
  private:
   using Bytes = ScratchArray<char>;
 
   static int64_t input_size(const DecodeModel& model);
+  void widen(const char* rows, int64_t i, int64_t count, double* to) const;
   void make_layers(const KernelTable& kernels, int64_t rows);
   void make_attention(const KernelTable& kernels, int64_t rows);
   char* hidden(int64_t layer, int parity) const { return hidden_[2 * layer + parity]->data(); }

@@ -31,17 +31,17 @@ struct Candidates {
 // One slot's way from a step to the next.
 struct Choice {
   int64_t token = 0;
-  int64_t parent = 0;    // the slot that it continues
-  double log_prob = 0;   // the model's
-  bool live = false;     // it goes on: the next step has a row for it
+  int64_t parent = 0;   // the slot that it continues
+  double log_prob = 0;  // the model's
+  bool live = false;    // it goes on: the next step has a row for it
 };
 
 // One row of the result, to be followed back through the choices.
 struct Hypothesis {
   int64_t length = 0;
-  int64_t slot = 0;       // kBeam: that which the last token continues; else that of all tokens
-  int64_t token = 0;      // kBeam: the last, which may have taken it out of the slots
-  double log_prob = 0;    // kBeam: of the last
+  int64_t slot = 0;     // kBeam: that which the last token continues; else that of all tokens
+  int64_t token = 0;    // kBeam: the last, which may have taken it out of the slots
+  double log_prob = 0;  // kBeam: of the last
   double rank = -kInfinity;
 };
 

@@ -10,16 +10,15 @@ constexpr int64_t kFirstSteps = 32;  // room is made for so many, then for twice
 
 }  // namespace
 
-void Trace::begin(int64_t slots, bool histories, bool attentions, int64_t positions) {
+void Trace::begin(int64_t slots, bool histories, int64_t extras) {
   slots_ = slots;
   histories_ = histories;
-  attentions_ = attentions;
-  positions_ = positions;
+  width_ = extras;
   choices_.reserve((1 + kFirstSteps) * slots);
   choices_.resize(slots);
   history_size_ = histories ? kFirstSteps : 0;
   for (auto& tokens : history_) tokens.resize(slots * history_size_);
-  if (attentions) weights_.resize(slots * positions);
+  extras_.resize(slots * extras);
 }
 
 Choice* Trace::next() {
@@ -29,7 +28,7 @@ Choice* Trace::next() {
 
 void Trace::advance() {
   ++step_;
-  if (attentions_) weights_.resize((step_ + 1) * slots_ * positions_);
+  extras_.resize((step_ + 1) * slots_ * width_);
   if (!histories_) return;
   if (step_ > history_size_) {  // longer rows, the tokens of each moved to its new place
     const int64_t size = 2 * history_size_;
@@ -57,9 +56,7 @@ const int64_t* Trace::history(int64_t slot) const {
   return histories_ ? history_[step_ % 2].data() + slot * history_size_ : nullptr;
 }
 
-double* Trace::attention(int64_t slot) {
-  return weights_.data() + (step_ * slots_ + slot) * positions_;
-}
+double* Trace::extras(int64_t slot) { return extras_.data() + (step_ * slots_ + slot) * width_; }
 
 void Trace::follow(const std::vector<Hypothesis>& found, bool beam) {
   for (const Hypothesis& hypothesis : found) {
@@ -68,7 +65,7 @@ void Trace::follow(const std::vector<Hypothesis>& found, bool beam) {
     row.rank = hypothesis.rank;
     row.tokens.resize(length);
     row.log_probs.resize(length);
-    if (attentions_) row.attentions.resize(length * positions_);
+    row.extras.resize(length * width_);
     int64_t slot = hypothesis.slot;
     for (int64_t t = length - 1; t >= 0; --t) {
       // Beam search: of the last token the slot that it continues is told, of the others the slot
@@ -78,10 +75,8 @@ void Trace::follow(const std::vector<Hypothesis>& found, bool beam) {
       row.tokens[t] = told ? hypothesis.token : choice.token;
       row.log_probs[t] = told ? hypothesis.log_prob : choice.log_prob;
       if (!told) slot = choice.parent;
-      if (attentions_) {
-        std::copy_n(weights_.data() + (t * slots_ + slot) * positions_, positions_,
-                    row.attentions.data() + t * positions_);
-      }
+      std::copy_n(extras_.data() + (t * slots_ + slot) * width_, width_,
+                  row.extras.data() + t * width_);
     }
     rows_.push_back(std::move(row));
   }
@@ -92,7 +87,44 @@ void Trace::release() {
   free(choices_);
   free(history_[0]);
   free(history_[1]);
-  free(weights_);
+  free(extras_);
+}
+
+void assemble(const std::vector<Trace>& traces, int64_t results, int64_t S, int64_t H, int64_t C,
+              DecodeResult* result) {
+  const int64_t B = static_cast<int64_t>(traces.size()), R = B * results;
+  DecodeResult& out = *result;
+  out = {};
+  for (int64_t b = 0; b < B; ++b) {
+    if (traces[b].undefined_step >= 0 && out.undefined_source < 0) {
+      out.undefined_source = b;
+      out.undefined_step = traces[b].undefined_step;
+    }
+    for (const Trace::Row& row : traces[b].rows()) {
+      out.T = std::max(out.T, static_cast<int64_t>(row.tokens.size()));
+    }
+  }
+  out.lengths.resize(R);
+  out.ranks.resize(R);
+  out.tokens.resize(R * out.T);
+  out.log_probs.resize(R * out.T);
+  out.attentions.resize(R * out.T * S);
+  out.hidden.resize(R * out.T * H);
+  out.contexts.resize(R * out.T * C);
+  for (int64_t r = 0; r < R; ++r) {
+    const Trace::Row& row = traces[r / results].rows()[r % results];
+    out.lengths[r] = static_cast<int64_t>(row.tokens.size());
+    out.ranks[r] = row.rank;
+    std::copy(row.tokens.begin(), row.tokens.end(), out.tokens.begin() + r * out.T);
+    std::copy(row.log_probs.begin(), row.log_probs.end(), out.log_probs.begin() + r * out.T);
+    for (int64_t t = 0; t < out.lengths[r]; ++t) {
+      const double* from = row.extras.data() + t * (S + H + C);
+      const int64_t at = r * out.T + t;
+      std::copy_n(from, S, out.attentions.data() + at * S);
+      std::copy_n(from + S, H, out.hidden.data() + at * H);
+      std::copy_n(from + S + H, C, out.contexts.data() + at * C);
+    }
+  }
 }
 
 }  // namespace seq2seq_ext::kernels::cpu::decode

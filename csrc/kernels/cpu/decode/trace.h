@@ -16,8 +16,8 @@ class Trace {
  public:
   Trace() = default;
 
-  // For the first step: which slots have a row.
-  void begin(int64_t slots, bool histories, bool attentions, int64_t positions);
+  // For the first step. extras: numbers kept of each row of each step.
+  void begin(int64_t slots, bool histories, int64_t extras);
 
   int64_t step() const { return step_; }
   int64_t slots() const { return slots_; }
@@ -33,17 +33,17 @@ class Trace {
   // Tokens of a slot so far, step() of them; kept if `histories`.
   const int64_t* history(int64_t slot) const;
 
-  // Where this step's attention weights of a slot's row go: (positions); kept if `attentions`.
-  double* attention(int64_t slot);
+  // Where this step's extras of a slot's row go.
+  double* extras(int64_t slot);
 
-  // Appends the hypotheses: lengths, tokens, log-probabilities, ranks, attentions.
+  // Appends the hypotheses: lengths, tokens, log-probabilities, ranks, extras.
   void follow(const std::vector<Hypothesis>& found, bool beam);
 
   struct Row {
     double rank;
     std::vector<int64_t> tokens;
     std::vector<double> log_probs;
-    std::vector<double> attentions;  // (length, positions)
+    std::vector<double> extras;  // (length, extras)
   };
   const std::vector<Row>& rows() const { return rows_; }
 
@@ -55,12 +55,17 @@ class Trace {
   int64_t undefined_slot = -1, undefined_step = -1;
 
  private:
-  int64_t slots_ = 0, step_ = 0, positions_ = 0, history_size_ = 0;
-  bool histories_ = false, attentions_ = false;
+  int64_t slots_ = 0, step_ = 0, width_ = 0, history_size_ = 0;
+  bool histories_ = false;
   std::vector<Choice> choices_;      // (1 + steps, slots)
   std::vector<int64_t> history_[2];  // (slots, history_size), by the parity of the step
-  std::vector<double> weights_;      // (steps, slots, positions)
+  std::vector<double> extras_;       // (steps, slots, width)
   std::vector<Row> rows_;
 };
+
+// The rows of all sources, `results` of each. A row's extras are S attention weights, the H of s_t
+// and the C of c_t, each 0 where it is not kept.
+void assemble(const std::vector<Trace>& traces, int64_t results, int64_t S, int64_t H, int64_t C,
+              DecodeResult* result);
 
 }  // namespace seq2seq_ext::kernels::cpu::decode
