@@ -44,6 +44,7 @@ void register_sequence_ops(Library& m);
 void register_step_ops(Library& m);
 void register_decode_ops(Library& m);
 void register_loss_ops(Library& m);
+void register_decode_sequences(Library& m);
 void register_plan(Library& m);  // CUDA only
 
 }  // namespace seq2seq_ext::bindings

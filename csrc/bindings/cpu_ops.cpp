@@ -75,6 +75,7 @@ STABLE_TORCH_LIBRARY_IMPL(SEQ2SEQ_EXT_NAMESPACE, CPU, m) {
   register_step_ops(m);
   register_decode_ops(m);
   register_loss_ops(m);
+  register_decode_sequences(m);
 }
 
 // No tensor tells a device here, so it is not registered for one.

@@ -62,6 +62,7 @@ STABLE_TORCH_LIBRARY_IMPL(SEQ2SEQ_EXT_NAMESPACE, SEQ2SEQ_EXT_DISPATCH_KEY, m) {
   register_step_ops(m);
   register_decode_ops(m);
   register_loss_ops(m);
+  register_decode_sequences(m);
 }
 
 // No tensor tells a device here, so it is not registered for one.

@@ -125,8 +125,8 @@ struct StepParams {
   const void* c = nullptr;        // (B, H) state, contiguous; LSTM only
   void* h_out;                    // (B, P) dtype, contiguous; must not alias h
   void* c_out = nullptr;          // (B, H) state, contiguous; may alias c unless there is `from`
-  const int64_t* from = nullptr;  // CPU only. (B): the row of h and c that each row goes on from;
-                                  // null: its own
+  const int64_t* from = nullptr;  // (B): the row of h and c that each row goes on from; null: its
+                                  // own
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -151,8 +151,8 @@ struct AttentionStepParams {
   int64_t values_stride_b, values_stride_s;
   const int64_t* lengths =
       nullptr;  // (B), each in [0, S]; null: all S. Length 0: context and weights are zero.
-  const int64_t* source = nullptr;  // CPU only. (B): the row of keys, values and lengths that each
-                                    // row attends to; null: its own
+  const int64_t* source = nullptr;  // (B): the row of keys, values and lengths that each row
+                                    // attends to; null: its own
   void* context;                    // (B, C) dtype, contiguous
   void* weights;                    // (B, S) dtype, contiguous; zero past a row's length
 };
@@ -176,11 +176,16 @@ struct VocabPickParams {
   const void* bias = nullptr;       // (V) dtype
   double temperature = 1.0;         // > 0
   const int32_t* banned = nullptr;  // (B, ceil(V/32)): bit v%32 of [v/32] bans word v; null: none
+  int64_t rows_a_ban = 1;           // CUDA only: so many rows after each other share one of those
   const int64_t* seed = nullptr;    // (1); null: the K largest
   const int64_t* step = nullptr;    // (1), counts modulo 2^32; with a seed
   const int64_t* rows = nullptr;    // (B) row ids; null: 0 .. B-1
   void* log_probs;                  // (B, K) state
   int64_t* indices;                 // (B, K)
+  // CUDA only: log_probs are the model's own, at temperature 1 and without bans, and a row without
+  // a distribution is one whose logits are such before bans. Where fewer than K words are allowed,
+  // or have logits above -inf, the rest have log-probability -inf and index -1.
+  bool plain = false;
 };
 
 // ---------------------------------------------------------------------------------------------------------------------

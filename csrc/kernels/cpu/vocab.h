@@ -217,6 +217,9 @@ Status vocab_pick_as(const VocabPickParams& p, const Runtime& runtime) {
 }  // namespace
 
 Status vocab_pick(const VocabPickParams& p, const Runtime& runtime) {
+  if (p.plain || p.rows_a_ban != 1) {
+    return Status::invalid("vocab_pick: `plain` and `rows_a_ban` are for CUDA");
+  }
   if (p.K < 1 || p.K > p.V) {
     return Status::invalid("vocab_pick: expected 1 <= K <= V = " + std::to_string(p.V) +
                            ", got K = " + std::to_string(p.K));

@@ -12,7 +12,6 @@ Status attention_step(const AttentionStepParams& p, const Runtime& runtime) {
     return Status::invalid("attention_step: without w_query expected Q = A = " +
                            std::to_string(p.A) + ", got Q = " + std::to_string(p.Q));
   }
-  if (p.source != nullptr) return Status::invalid("attention_step: `source` is for the CPU");
   if (p.B == 0) return Status::ok();
   return dispatch_dtype(p.dtype,
                         [&](auto tag) { return attention_step_as<decltype(tag)>(p, runtime); });

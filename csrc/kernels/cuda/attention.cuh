@@ -45,9 +45,13 @@ __device__ inline void load_chunk(const T* from, int64_t count, bool aligned,
   }
 }
 
-__device__ inline int64_t attention_length(const AttentionStepParams& p, int64_t row) {
+__device__ inline int64_t attention_source(const AttentionStepParams& p, int64_t row) {
+  return p.source == nullptr ? row : p.source[row];
+}
+
+__device__ inline int64_t attention_length(const AttentionStepParams& p, int64_t source) {
   if (p.lengths == nullptr) return p.S;
-  const int64_t length = p.lengths[row];
+  const int64_t length = p.lengths[source];
   return length < 0 ? 0 : length < p.S ? length : p.S;
 }
 
@@ -64,14 +68,15 @@ struct AttentionBlock {
 
   const AttentionStepParams& p;
   const AttentionWork<A>& work;
-  const int64_t row, first;  // position
+  const int64_t row, source;
+  const int64_t first;       // position
   const int n;               // positions of this part
 
   __device__ const T* key(int i) const {
-    return static_cast<const T*>(p.keys) + row * p.keys_stride_b + (first + i) * p.keys_stride_s;
+    return static_cast<const T*>(p.keys) + source * p.keys_stride_b + (first + i) * p.keys_stride_s;
   }
   __device__ const T* value(int i) const {
-    return static_cast<const T*>(p.values) + row * p.values_stride_b +
+    return static_cast<const T*>(p.values) + source * p.values_stride_b +
            (first + i) * p.values_stride_s;
   }
 
@@ -183,7 +188,8 @@ __global__ void __launch_bounds__(kAttentionThreads, 3)
   GPU_SHARED(A, exps, [kPart]);
   GPU_SHARED(A, sums, [kAttentionThreads * kChunkK<T>]);
   const int64_t row = int64_t(blockIdx.x) / work.parts, part = int64_t(blockIdx.x) % work.parts;
-  const int64_t length = attention_length(p, row), first = part * kPart;
+  const int64_t source = attention_source(p, row);
+  const int64_t length = attention_length(p, source), first = part * kPart;
   const int n = int(max(min(length - first, int64_t(kPart)), int64_t(0)));
   T* const context = static_cast<T*>(p.context) + row * p.C;
   T* const weights = static_cast<T*>(p.weights) + row * p.S;
@@ -193,7 +199,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 3)
     for (int64_t s = threadIdx.x; s < p.S; s += kAttentionThreads) weights[s] = from_acc<T>(A(0));
     return;
   }
-  const AttentionBlock<T, kAdditive> block{p, work, row, first, n};
+  const AttentionBlock<T, kAdditive> block{p, work, row, source, first, n};
   block.find_scores(scores);
   __syncthreads();
   const SoftmaxPart<A> softmax = block.soften(scores, exps);
@@ -225,7 +231,8 @@ __global__ void __launch_bounds__(kAttentionThreads)
                            const __grid_constant__ AttentionWork<AccOf<T>> work, int64_t blocks) {
   using A = AccOf<T>;
   const int64_t row = int64_t(blockIdx.x) / blocks, block = int64_t(blockIdx.x) % blocks;
-  const int64_t length = attention_length(p, row), used = (length + kPart - 1) / kPart;
+  const int64_t length = attention_length(p, attention_source(p, row));
+  const int64_t used = (length + kPart - 1) / kPart;
   const SoftmaxPart<A>* parts = work.softmax + row * work.parts;
   const SoftmaxPart<A> all = warp_merge_parts(parts, used);
 

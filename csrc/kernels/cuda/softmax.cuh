@@ -17,6 +17,10 @@ __device__ inline A minus_infinity() {
 __device__ inline float exp_of(float x) { return expf(x); }
 __device__ inline double exp_of(double x) { return exp(x); }
 
+// x y + z, rounded once whatever the compiler makes of products and sums.
+__device__ inline float fma_of(float x, float y, float z) { return fmaf(x, y, z); }
+__device__ inline double fma_of(double x, double y, double z) { return fma(x, y, z); }
+
 // The largest of all lanes' values, in every lane. A NaN may or may not be passed over.
 template <class A>
 __device__ inline A warp_max(A x) {

@@ -30,7 +30,6 @@ Status projected_step(const StepParams& p, const Runtime& runtime) {
 }  // namespace
 
 Status step(const StepParams& p, const Runtime& runtime) {
-  if (p.from != nullptr) return Status::invalid("step: `from` is for the CPU");
   if (p.B == 0 || p.H == 0) return Status::ok();
   return dispatch_dtype(p.dtype, [&](auto tag) {
     using T = decltype(tag);

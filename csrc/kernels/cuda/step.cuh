@@ -80,14 +80,20 @@ struct StepBlock {
     if (gate < 0 || unit >= p.H) return nullptr;
     return static_cast<const T*>(weight) + (gate * p.H + unit) * (input ? p.I : p.P);
   }
-  __device__ const T* batch_row(const void* rows, int64_t stride, int i) const {
-    return first_row + i < p.B ? static_cast<const T*>(rows) + (first_row + i) * stride : nullptr;
+  __device__ const T* input_row(int i) const {
+    const int64_t row = first_row + i;
+    return row < p.B ? static_cast<const T*>(p.x) + row * p.x_stride_b : nullptr;
+  }
+  __device__ int64_t from(int64_t row) const { return p.from == nullptr ? row : p.from[row]; }
+  __device__ const T* hidden_row(int i) const {
+    const int64_t row = first_row + i;
+    return row < p.B ? static_cast<const T*>(p.h) + from(row) * p.P : nullptr;
   }
 
   // What the cell wants of the old state: the LSTM c, the GRU h.
   __device__ Acc old_state(int set, int c) const {
     if (kSlots == 1 || !Tile::owns_share() || !valid(set, c)) return Acc(0);
-    const int64_t at = row(c) * p.H + unit(set);
+    const int64_t at = from(row(c)) * p.H + unit(set);
     if (p.cell == Cell::kLstm) return static_cast<const Acc*>(p.c)[at];
     return to_acc(static_cast<const T*>(p.h)[at]);
   }
@@ -136,10 +142,10 @@ __global__ void __launch_bounds__(Tile::kThreads)
   }
   tile.run_pair(
       [&](int i) { return block.weight_row(Operand::kInput, i); },
-      [&](int i) { return block.batch_row(p.x, p.x_stride_b, i); }, p.I,
+      [&](int i) { return block.input_row(i); }, p.I,
       rows_aligned<T>(p.weights.w_ih, p.I, p.I) && rows_aligned<T>(p.x, p.x_stride_b, p.I), acc,
       [&](int i) { return block.weight_row(Operand::kHidden, i); },
-      [&](int i) { return block.batch_row(p.h, p.P, i); }, p.P,
+      [&](int i) { return block.hidden_row(i); }, p.P,
       rows_aligned<T>(p.weights.w_hh, p.P, p.P) && rows_aligned<T>(p.h, p.P, p.P), acc);
 
   Acc share[Tile::kRows][Tile::kShare];

@@ -52,7 +52,8 @@ __device__ inline Candidate<A> warp_best(Candidate<A> mine) {
 template <class A>
 struct VocabWork {
   int64_t slice_tiles, slices;
-  A inverse_temperature;
+  A inverse_temperature;         // of the logits that are kept; with `plain` 1
+  A key_scale;                   // from those to what is picked by: with `plain` 1 / temperature
   int64_t first_row;             // of the whole batch
   SoftmaxPart<A>* parts;         // (B, slices)
   Candidate<A>* best = nullptr;  // (B, slices), for K == 1
@@ -120,7 +121,7 @@ struct KeepBest {
     for (int j = 0; j < 4; ++j) {
       const int64_t word = first_word + lane_word(j);
       if (word >= p.V) continue;
-      const Candidate<A> other{logits[j] + noise[j], logits[j], int(word)};
+      const Candidate<A> other{fma_of(logits[j], work.key_scale, noise[j]), logits[j], int(word)};
       if (other.beats(mine)) mine = other;
       if (work.logits != nullptr) work.logits[row * p.V + word] = logits[j];
     }
@@ -276,15 +277,18 @@ struct VocabBlock {
     unsigned banned = 0;  // bits of the 32 words that hold this lane's
     const int64_t group = first_word / 32 + lane / 8;
     if (p.banned != nullptr && 32 * group < p.V) {
-      banned = unsigned(p.banned[row * ((p.V + 31) / 32) + group]);
+      const int64_t bans = (work.first_row + row) / p.rows_a_ban;
+      banned = unsigned(p.banned[bans * ((p.V + 31) / 32) + group]);
     }
-    A logits[4];
+    A plain[4], logits[4];
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const bool ban = banned >> (8 * j + lane % 8) & 1;
-      logits[j] = ban ? minus_infinity<A>() : stage.at(place, lane_word(j));
+      plain[j] = stage.at(place, lane_word(j));
+      logits[j] = ban ? minus_infinity<A>() : plain[j];
+      if (!p.plain) plain[j] = logits[j];
     }
-    const SoftmaxPart<A> part = warp_softmax_part(logits);
+    const SoftmaxPart<A> part = warp_softmax_part(plain);
     if (lane == 0) parts[column] = parts[column] + part;
     keep.add(column, row, first_word, logits, p, work);
   }

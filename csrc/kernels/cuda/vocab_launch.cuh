@@ -101,7 +101,6 @@ VocabPickParams some_rows(VocabPickParams p, int64_t first, int64_t count) {
   p.hidden = static_cast<const T*>(p.hidden) + first * p.H;
   p.log_probs = static_cast<AccOf<T>*>(p.log_probs) + first * p.K;
   p.indices += first * p.K;
-  if (p.banned != nullptr) p.banned += first * ((p.V + 31) / 32);
   if (p.rows != nullptr) p.rows += first;
   p.B = count;
   return p;
@@ -113,7 +112,9 @@ template <class T>
 Status vocab_pick_as(const VocabPickParams& all, const Runtime& runtime) {
   using A = AccOf<T>;
   VocabWork<A> work = cut_vocabulary<A>(all.V, runtime.device);
-  work.inverse_temperature = A(1 / all.temperature);
+  const A inverse_temperature = A(1 / all.temperature);
+  work.inverse_temperature = all.plain ? A(1) : inverse_temperature;
+  work.key_scale = all.plain ? inverse_temperature : A(1);
   const VocabMemory<A> memory(all, work);
   const int64_t rows = memory.rows(all.B);
   if (!memory.allocate(rows, runtime, work))

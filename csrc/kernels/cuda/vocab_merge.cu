@@ -12,13 +12,15 @@ constexpr int kMergeWarps = 4;
 template <class A>
 struct Finish {
   bool defined;  // else: a NaN, a +inf, or nothing but -inf
+  bool plain;
   A max;
   double log_sum;
 
-  __device__ explicit Finish(const SoftmaxPart<A>& all)
-      : defined(all.sum > A(0)), max(all.max), log_sum(log(double(all.sum))) {}
+  __device__ Finish(const SoftmaxPart<A>& all, const VocabPickParams& p)
+      : defined(all.sum > A(0)), plain(p.plain), max(all.max), log_sum(log(double(all.sum))) {}
 
   __device__ void write(A* log_probs, int64_t* indices, int64_t k, A logit, int64_t index) const {
+    if (plain && !(logit > minus_infinity<A>())) index = -1;
     log_probs[k] = defined ? A((double(logit) - double(max)) - log_sum) : A(NAN);
     indices[k] = defined ? index : k;
   }
@@ -39,7 +41,7 @@ __global__ void __launch_bounds__(32 * kMergeWarps, 4)
   }
   best = warp_best(best);
   if (threadIdx.x % 32 == 0) {
-    Finish<A>(all).write(static_cast<A*>(p.log_probs) + row, p.indices + row, 0, best.logit,
+    Finish<A>(all, p).write(static_cast<A*>(p.log_probs) + row, p.indices + row, 0, best.logit,
                          best.index);
   }
 }
@@ -72,7 +74,7 @@ __global__ void __launch_bounds__(32 * kMergeWarps, 4)
       list.add(values[i * kMaxList + k], indices[i * kMaxList + k], k < p.K);
     }
   }
-  const Finish<A> finish(warp_merge_parts(work.parts + row * work.slices, work.slices));
+  const Finish<A> finish(warp_merge_parts(work.parts + row * work.slices, work.slices), p);
   for (int half = 0; half < 2; ++half) {
     const int k = lane + 32 * half;
     if (k >= p.K) continue;
@@ -87,7 +89,7 @@ __global__ void __launch_bounds__(kSortThreads, 2)
     sort_logits_kernel(const __grid_constant__ VocabPickParams p,
                        const __grid_constant__ VocabWork<A> work) {
   const int64_t row = blockIdx.x;
-  const Finish<A> finish(warp_merge_parts(work.parts + row * work.slices, work.slices));
+  const Finish<A> finish(warp_merge_parts(work.parts + row * work.slices, work.slices), p);
   const SortBuffers<A> sorted = sort_words(work.logits + row * p.V, p.V, work.sort, row);
   for (int64_t k = threadIdx.x; k < p.K; k += kSortThreads) {
     finish.write(static_cast<A*>(p.log_probs) + row * p.K, p.indices + row * p.K, k,

@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: MIT
+// `decode`: whole sequences in one call. The arguments are those of
+// seq2seq_ext/generation/native.py, which is where their order is written down, too. What runs is
+// in cpu_decode.cpp and in cuda_decode.cpp.
+#include <algorithm>
+#include <memory>
+
+#include "decode_call.h"
+#include "recurrent_arguments.h"
+#include "tensors.h"
+
+namespace seq2seq_ext::bindings {
+namespace {
+
+using kernels::Cell;
+using kernels::DecodeContext;
+using kernels::DecodeMode;
+using Tensors = std::vector<Tensor>;
+using OptionalTensor = std::optional<Tensor>;
+using Integers = std::vector<int64_t>;
+
+template <class Value>
+Value named(const char* argument, const std::string& name,
+            std::initializer_list<std::pair<const char*, Value>> values) {
+  std::string known;
+  for (const auto& [text, value] : values) {
+    if (name == text) return value;
+    known += (known.empty() ? "'" : ", '") + std::string(text) + "'";
+  }
+  fail(argument, "'" + name + "'", "one of ", known);
+}
+
+const void* data(const OptionalTensor& tensor) {
+  return tensor ? tensor->const_data_ptr() : nullptr;
+}
+
+const int64_t* integers(const OptionalTensor& tensor) {
+  return static_cast<const int64_t*>(data(tensor));
+}
+
+// The model, checked, and what has to live as long as it is used.
+class Model {
+ public:
+  Model(const std::string& cell, const std::string& context, bool input_feeding,
+        const Tensor& embedding_given, const Tensors& layers, const Tensors& attention,
+        bool additive, double scale, const Tensor& output_weight, const OptionalTensor& output_bias,
+        const OptionalTensor& tokens)
+      : embedding(keep(embedding_given)) {
+    expect_first(embedding, 2, "embedding", "V, E");
+    p.cell = named<Cell>("cell", cell,
+                         {{"lstm", Cell::kLstm},
+                          {"gru", Cell::kGru},
+                          {"tanh", Cell::kRnnTanh},
+                          {"relu", Cell::kRnnRelu}});
+    p.context = named<DecodeContext>("context", context,
+                                     {{"initial_state", DecodeContext::kInitialState},
+                                      {"every_step", DecodeContext::kEveryStep},
+                                      {"attention", DecodeContext::kAttention}});
+    p.dtype = kernel_dtype(embedding);
+    p.input_feeding = input_feeding;
+    p.num_tokens = embedding.size(0);
+    p.E = embedding.size(1);
+    p.embedding = embedding.const_data_ptr();
+    p.scale = scale;
+    p.score = additive ? kernels::AttentionScore::kAdditive : kernels::AttentionScore::kDot;
+    set_output(output_weight, output_bias, tokens);
+    if (p.context == DecodeContext::kAttention) set_attention(attention, additive);
+    if (input_feeding && p.context != DecodeContext::kAttention) {
+      fail("input_feeding", "True", "False with context '", context, "'");
+    }
+    set_layers(layers);
+  }
+
+  kernels::DecodeModel p{};
+
+  void set_screen(const Tensor& panels, const OptionalTensor& numbers) {
+    const auto up = [](int64_t size, int64_t to) { return (size + to - 1) / to * to; };
+    const int64_t words = up(p.V, kernels::kScreenWords), depth = up(p.H, kernels::kScreenDepth);
+    if (panels.scalar_type() != ScalarType::Byte) fail("screen", "others", "dtype uint8");
+    expect_shape(panels, {words / 16, depth / 4, 16, 4}, "screen");
+    if (!numbers || numbers->scalar_type() != ScalarType::Float) {
+      fail("screen_numbers", "others", "a float32 tensor");
+    }
+    expect_shape(*numbers, {5, words}, "screen_numbers");
+    if (p.dtype == kernels::DType::kFloat64 || p.H > (1 << 15)) {
+      fail("screen", "others", "float32 or bfloat16 weights, and H <= 32768");
+    }
+    const float* row = static_cast<const float*>(keep(*numbers).const_data_ptr());
+    p.screen.panels = static_cast<const uint8_t*>(keep(panels).const_data_ptr());
+    for (const float** to :
+         {&p.screen.scale, &p.screen.residual, &p.screen.norm, &p.screen.slack, &p.screen.bias}) {
+      *to = row;
+      row += words;
+    }
+  }
+
+  // As it is used: like the embedding, contiguous.
+  const Tensor& like(const Tensor& tensor, const Name& name, std::initializer_list<int64_t> shape) {
+    expect_like(tensor, embedding, name, "embedding");
+    expect_shape(tensor, shape, name);
+    return keep(tensor);
+  }
+
+ private:
+  void set_output(const Tensor& weight, const OptionalTensor& bias, const OptionalTensor& tokens) {
+    expect_dims(weight, 2, "output_weight", "V, H");
+    p.V = weight.size(0);
+    p.H = weight.size(1);
+    if (p.V < 1) fail("output_weight", shape_of(weight), "V >= 1");
+    p.output_weight = like(weight, "output_weight", {p.V, p.H}).const_data_ptr();
+    if (bias) p.output_bias = like(*bias, "output_bias", {p.V}).const_data_ptr();
+    if (!tokens) {
+      if (p.V > p.num_tokens) {
+        fail("output_weight", shape_of(weight), "at most ", p.num_tokens, " rows");
+      }
+      return;
+    }
+    p.tokens = integers_of(*tokens, "tokens", {p.V});
+    for (int64_t v = 0; embedding.is_cpu() && v < p.V; ++v) {
+      const int64_t low = v == 0 ? 0 : p.tokens[v - 1] + 1;
+      if (p.tokens[v] < low || p.tokens[v] >= p.num_tokens) {
+        fail("tokens", std::to_string(p.tokens[v]), "ascending ids below ", p.num_tokens);
+      }
+    }
+  }
+
+  void set_attention(const Tensors& attention, bool additive) {
+    const size_t least = additive ? 4 : 2;
+    if (attention.size() != least && attention.size() != (additive ? 4 : 3)) {
+      fail("attention", std::to_string(attention.size()) + " tensors",
+           "combine_ih, combine_hh, [w_query], [v]");
+    }
+    expect_dims(attention[0], 2, "attention[0] (combine_ih)", "H, C");
+    p.C = attention[0].size(1);
+    p.A = p.H;
+    p.combine_ih = like(attention[0], "attention[0] (combine_ih)", {p.H, p.C}).const_data_ptr();
+    p.combine_hh = like(attention[1], "attention[1] (combine_hh)", {p.H, p.H}).const_data_ptr();
+    if (attention.size() > 2) {
+      expect_dims(attention[2], 2, "attention[2] (w_query)", "A, H");
+      p.A = attention[2].size(0);
+      p.w_query = like(attention[2], "attention[2] (w_query)", {p.A, p.H}).const_data_ptr();
+    }
+    if (additive) p.v = like(attention[3], "attention[3] (v)", {p.A}).const_data_ptr();
+  }
+
+  void set_layers(const Tensors& weights) {
+    const int64_t gates = kernels::num_gates(p.cell) * p.H;
+    // Two or four a layer: biases are one-dimensional.
+    const size_t per = weights.size() > 2 && weights[2].dim() == 1 ? 4 : 2;
+    if (weights.empty() || weights.size() % per != 0) {
+      fail("layers", std::to_string(weights.size()) + " tensors",
+           "w_ih, w_hh, [b_ih, b_hh] of each layer");
+    }
+    p.L = static_cast<int64_t>(weights.size() / per);
+    for (int64_t l = 0; l < p.L; ++l) {
+      const Tensor* w = &weights[l * per];
+      int64_t inputs = p.H;
+      if (l == 0) {
+        expect_dims(w[0], 2, "layers[0] (w_ih)", "G*H, I");
+        inputs = w[0].size(1);
+        const int64_t extra = inputs - p.E;
+        if (p.context == DecodeContext::kEveryStep && extra > 0) p.C = extra;
+        const int64_t expected =
+            p.E + (p.context == DecodeContext::kEveryStep ? p.C : 0) + (p.input_feeding ? p.H : 0);
+        if (inputs != expected) fail("layers[0] (w_ih)", shape_of(w[0]), expected, " columns");
+      }
+      const int index = static_cast<int>(l * per);
+      kernels::RecurrentWeights layer;
+      layer.w_ih = like(w[0], {"layers", index, "w_ih"}, {gates, inputs}).const_data_ptr();
+      layer.w_hh = like(w[1], {"layers", index + 1, "w_hh"}, {gates, p.H}).const_data_ptr();
+      if (per == 4) {
+        layer.b_ih = like(w[2], {"layers", index + 2, "b_ih"}, {gates}).const_data_ptr();
+        layer.b_hh = like(w[3], {"layers", index + 3, "b_hh"}, {gates}).const_data_ptr();
+      }
+      layers_.push_back(layer);
+    }
+    p.layers = layers_.data();
+  }
+
+  const Tensor& keep(const Tensor& tensor) {
+    kept_.push_back(std::make_unique<Tensor>(as_contiguous(tensor)));
+    return *kept_.back();
+  }
+
+ public:
+  const int64_t* integers_of(const Tensor& tensor, const Name& name,
+                             std::initializer_list<int64_t> shape) {
+    if (tensor.scalar_type() != ScalarType::Long) {
+      fail(name, dtype_text(tensor.scalar_type()), "dtype int64");
+    }
+    expect_device(tensor, embedding, name, "embedding");
+    expect_shape(tensor, shape, name);
+    return static_cast<const int64_t*>(keep(tensor).const_data_ptr());
+  }
+
+ private:
+  std::vector<std::unique_ptr<Tensor>> kept_;
+  std::vector<kernels::RecurrentWeights> layers_;
+
+ public:
+  const Tensor& embedding;
+};
+
+// The encoded sentences.
+struct Sources {
+  kernels::DecodeSources p{};
+  std::vector<const void*> hidden, cells;
+  OptionalTensor lengths;
+
+  Sources(Model& model, const Tensors& hidden_given, const Tensors& cells_given,
+          const OptionalTensor& keys, const OptionalTensor& values, const OptionalTensor& context,
+          const OptionalTensor& lengths_given) {
+    const auto& m = model.p;
+    const bool lstm = m.cell == Cell::kLstm;
+    if (static_cast<int64_t>(hidden_given.size()) != m.L) {
+      fail("hidden", std::to_string(hidden_given.size()) + " tensors", m.L, ", one a layer");
+    }
+    if (cells_given.size() != (lstm ? hidden_given.size() : 0)) {
+      fail("cells", std::to_string(cells_given.size()) + " tensors", lstm ? m.L : 0);
+    }
+    expect_dims(hidden_given[0], 2, "hidden[0]", "B, H");
+    p.B = hidden_given[0].size(0);
+    for (int64_t l = 0; l < m.L; ++l) {
+      const int index = static_cast<int>(l);
+      hidden.push_back(
+          model.like(hidden_given[l], {"hidden", index, nullptr}, {p.B, m.H}).const_data_ptr());
+      if (!lstm) continue;
+      const Tensor& cell = cells_given[l];
+      if (cell.scalar_type() != state_type(model.embedding.scalar_type())) {
+        fail({"cells", index, nullptr}, dtype_text(cell.scalar_type()), "dtype ",
+             dtype_text(state_type(model.embedding.scalar_type())));
+      }
+      expect_device(cell, model.embedding, {"cells", index, nullptr}, "embedding");
+      expect_shape(cell, {p.B, m.H}, {"cells", index, nullptr});
+      owned_.push_back(as_contiguous(cell));
+    }
+    for (const Tensor& cell : owned_) cells.push_back(cell.const_data_ptr());
+    p.hidden = hidden.data();
+    p.cells = cells.data();
+    if (m.context == DecodeContext::kAttention) {
+      if (!keys || !values) fail("keys", "None", "tensors for keys and values");
+      expect_dims(*keys, 3, "keys", "B, S, A");
+      p.S = keys->size(1);
+      if (p.S < 1) fail("keys", shape_of(*keys), "S >= 1");
+      p.keys = model.like(*keys, "keys", {p.B, p.S, m.A}).const_data_ptr();
+      p.values = model.like(*values, "values", {p.B, p.S, m.C}).const_data_ptr();
+      lengths = checked_lengths(lengths_given, model.embedding, "embedding", p.B, p.S);
+      p.lengths = integers(lengths);
+    }
+    if (m.context == DecodeContext::kEveryStep) {
+      if (!context) fail("source_context", "None", "a tensor");
+      p.context = model.like(*context, "source_context", {p.B, m.C}).const_data_ptr();
+    }
+  }
+
+ private:
+  std::vector<Tensor> owned_;
+};
+
+// counts: slots, results, max_new_tokens, min_new_tokens, start token, no_repeat_ngram_size, top_k,
+// seed (its bits), early_stopping (0 False, 1 True, 2 never), groups, attentions, states.
+// numbers: repetition_penalty, temperature, top_p, min_p, length_penalty, coverage_penalty,
+// diversity_penalty.
+// phrases: the length of each, then its tokens.
+kernels::DecodeOptions options_of(const std::string& mode, const Integers& counts,
+                                  const std::vector<double>& numbers, const Integers& eos,
+                                  const Integers& banned, const Integers& phrases) {
+  kernels::DecodeOptions o;
+  o.mode = named<DecodeMode>("mode", mode,
+                             {{"greedy", DecodeMode::kGreedy},
+                              {"sample", DecodeMode::kSample},
+                              {"beam", DecodeMode::kBeam},
+                              {"given", DecodeMode::kGiven}});
+  if (counts.size() != 12) fail("counts", std::to_string(counts.size()) + " numbers", 12);
+  if (numbers.size() != 7) fail("numbers", std::to_string(numbers.size()) + " numbers", 7);
+  o.slots = counts[0];
+  o.results = counts[1];
+  o.max_new_tokens = counts[2];
+  o.min_new_tokens = counts[3];
+  o.start_token = counts[4];
+  o.no_repeat_ngram_size = counts[5];
+  o.top_k = counts[6];
+  o.seed = static_cast<uint64_t>(counts[7]);
+  o.early_stopping = static_cast<kernels::DecodeOptions::EarlyStopping>(counts[8]);
+  o.groups = counts[9];
+  o.attentions = counts[10] != 0;
+  o.states = counts[11] != 0;
+  o.repetition_penalty = numbers[0];
+  o.temperature = numbers[1];
+  o.top_p = numbers[2];
+  o.min_p = numbers[3];
+  o.length_penalty = numbers[4];
+  o.coverage_penalty = numbers[5];
+  o.diversity_penalty = numbers[6];
+  const bool counted = o.slots >= 1 && o.results >= 1 && o.max_new_tokens >= 1 && o.groups >= 1 &&
+                       o.slots % o.groups == 0 && counts[8] >= 0 && counts[8] <= 2 &&
+                       o.results <= o.slots && o.top_k >= 0;
+  if (!counted) fail("counts", "others", "numbers in their ranges");
+  if (!(o.temperature > 0) || !(o.repetition_penalty > 0)) {
+    fail("numbers", "others", "a positive temperature and repetition_penalty");
+  }
+  o.eos = eos;
+  o.banned = banned;
+  std::sort(o.eos.begin(), o.eos.end());
+  std::sort(o.banned.begin(), o.banned.end());
+  for (size_t i = 0; i < phrases.size();) {
+    const auto length = static_cast<size_t>(std::max<int64_t>(phrases[i], 0));
+    if (length < 2 || i + 1 + length > phrases.size()) {
+      fail("phrases", "others", "lengths of 2 and more, each before its tokens");
+    }
+    o.phrases.emplace_back(phrases.begin() + i + 1, phrases.begin() + i + 1 + length);
+    i += 1 + length;
+  }
+  return o;
+}
+
+void expect_tokens(const int64_t* tokens, int64_t count, int64_t low, int64_t end,
+                   const char* name) {
+  for (int64_t i = 0; i < count; ++i) {
+    if (tokens[i] < low || tokens[i] >= end) {
+      fail(name, std::to_string(tokens[i]), "ids in [", low, ", ", end, ")");
+    }
+  }
+}
+
+// The caller's function, by its address (ctypes); it takes the GIL itself.
+using OnStep = bool (*)(int64_t step, const int64_t* tokens, const int64_t* parents,
+                        const double* log_probs, const uint8_t* done);
+
+Decoded decode(const std::string& cell, const std::string& context, bool input_feeding,
+               const Tensor& embedding, const Tensors& layers, const Tensors& attention,
+               bool additive, double scale, const Tensor& output_weight,
+               const OptionalTensor& output_bias, const OptionalTensor& tokens,
+               const OptionalTensor& screen, const OptionalTensor& screen_numbers,
+               const Tensors& hidden, const Tensors& cells, const OptionalTensor& keys,
+               const OptionalTensor& values, const OptionalTensor& source_context,
+               const OptionalTensor& lengths, const std::string& mode, const Integers& counts,
+               const std::vector<double>& numbers, const Integers& eos, const Integers& banned,
+               const Integers& phrases, const OptionalTensor& allowed, const OptionalTensor& prefix,
+               const OptionalTensor& row_ids, const OptionalTensor& given,
+               const OptionalTensor& given_lengths, int64_t on_step) {
+  expect_supported_dtype(embedding, "embedding");
+  Model model(cell, context, input_feeding, embedding, layers, attention, additive, scale,
+              output_weight, output_bias, tokens);
+  if (screen) model.set_screen(*screen, screen_numbers);
+  const Sources sources(model, hidden, cells, keys, values, source_context, lengths);
+  kernels::DecodeOptions o = options_of(mode, counts, numbers, eos, banned, phrases);
+  const int64_t B = sources.p.B, V = model.p.V, num_tokens = model.p.num_tokens;
+  expect_tokens(&o.start_token, 1, 0, num_tokens, "counts (start token)");
+  OptionalTensor mask;
+  if (allowed) {
+    if (allowed->scalar_type() != ScalarType::Bool) {
+      fail("allowed", dtype_text(allowed->scalar_type()), "dtype bool");
+    }
+    expect_device(*allowed, embedding, "allowed", "embedding");
+    o.allowed_rows = allowed->dim() == 2 && allowed->size(0) == 1 ? 1 : B;
+    expect_shape(*allowed, {o.allowed_rows, V}, "allowed");
+    mask = as_contiguous(*allowed);
+    o.allowed = static_cast<const uint8_t*>(mask->const_data_ptr());
+  }
+  if (prefix) {
+    expect_dims(*prefix, 2, "prefix", "B, n");
+    o.prefix_size = prefix->size(1);
+    o.prefix = model.integers_of(*prefix, "prefix", {B, o.prefix_size});
+    if (prefix->is_cpu()) {
+      expect_tokens(o.prefix, B * o.prefix_size, -1, num_tokens, "prefix");
+    }
+  }
+  if (row_ids) o.row_ids = model.integers_of(*row_ids, "row_ids", {B});
+  if (o.mode == DecodeMode::kGiven) {
+    if (!given || !given_lengths) fail("given", "None", "tensors for given and given_lengths");
+    expect_dims(*given, 2, "given", "B, n");
+    o.given_size = given->size(1);
+    o.given = model.integers_of(*given, "given", {B, o.given_size});
+    o.given_lengths = model.integers_of(*given_lengths, "given_lengths", {B});
+    if (given->is_cpu()) {
+      expect_tokens(o.given, B * o.given_size, 0, num_tokens, "given");
+      expect_tokens(o.given_lengths, B, 0, o.given_size + 1, "given_lengths");
+    }
+  }
+  if (o.attentions && model.p.context != DecodeContext::kAttention) {
+    fail("counts (attentions)", "1", "0 with context '", context, "'");
+  }
+  if (on_step != 0) {
+    o.on_step_context = reinterpret_cast<void*>(on_step);
+    o.on_step = [](const kernels::DecodeStep& step, void* function) {
+      return reinterpret_cast<OnStep>(function)(step.step, step.tokens, step.parents,
+                                                step.log_probs, step.done);
+    };
+  }
+  return backend::decode({model.p, sources.p, o, model.embedding});
+}
+
+}  // namespace
+
+void register_decode_sequences(Library& m) { m.impl("decode", TORCH_BOX(&decode)); }
+
+}  // namespace seq2seq_ext::bindings
