@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What `_kernels` has beside the kernels: the threads, the vector functions that all share, and
-// decoding's part without a model.
+// decoding, whole and its part without a model.
 #include "launch.h"
 #include "math_probe.h"
 #include "module.h"
@@ -59,6 +59,7 @@ void bind_backend(py::module_& m) {
   m.def("chunks", &chunks, "count"_a, "threads"_a);
   m.def("evaluate", &evaluate, "function"_a, "x"_a,
         "The kernels' own exp, sigmoid or tanh of every element of x");
+  bind_decode_sequences(m);
   bind_strategy(m);
 }
 

@@ -2,9 +2,9 @@
 // NumPy bindings of what decoding has beside the model: constraints, strategies, exact functions.
 #include "cpu/decode/strategy.h"
 
-#include "common/decode.h"
 #include "cpu/decode/constraints.h"
 #include "cpu/decode/exact.h"
+#include "decode_options.h"
 #include "launch.h"
 #include "module.h"
 
@@ -12,71 +12,8 @@ namespace seq2seq_ext::kernels_python {
 namespace {
 
 namespace decode = kernels::cpu::decode;
-using Ints = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
 using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
-using Bytes = py::array_t<uint8_t, py::array::c_style | py::array::forcecast>;
 using Flags = py::array_t<bool, py::array::c_style | py::array::forcecast>;
-using kernels::DecodeMode;
-using EarlyStopping = kernels::DecodeOptions::EarlyStopping;
-
-// Options by the names of DecodeOptions, and the arrays that they point into.
-struct Options {
-  kernels::DecodeOptions values;
-  Ints prefix, row_ids, given, given_lengths;
-  Bytes allowed;
-
-  explicit Options(const py::dict& names) {
-    for (const auto& [name, value] : names) set(py::cast<std::string>(name), value);
-  }
-
- private:
-  void set(const std::string& name, const py::handle& value) {
-    if (set_number(name, value)) return;
-    if (name == "mode") {
-      values.mode = static_cast<DecodeMode>(py::cast<int>(value));
-    } else if (name == "early_stopping") {
-      values.early_stopping = static_cast<EarlyStopping>(py::cast<int>(value));
-    } else if (name == "allowed") {
-      allowed = py::cast<Bytes>(value);
-      values.allowed = allowed.data();
-      values.allowed_rows = allowed.shape(0);
-    } else if (name == "prefix") {
-      prefix = py::cast<Ints>(value);
-      values.prefix = prefix.data();
-      values.prefix_size = prefix.shape(1);
-    } else if (name == "row_ids") {
-      row_ids = py::cast<Ints>(value);
-      values.row_ids = row_ids.data();
-    } else if (name == "given") {
-      given = py::cast<Ints>(value);
-      values.given = given.data();
-      values.given_size = given.shape(1);
-    } else if (name == "given_lengths") {
-      given_lengths = py::cast<Ints>(value);
-      values.given_lengths = given_lengths.data();
-    } else {
-      throw py::type_error("unknown option " + name);
-    }
-  }
-
-  bool set_number(const std::string& name, const py::handle& value) {
-    const auto is = [&](const char* known, auto* field) {
-      if (name != known) return false;
-      *field = py::cast<std::decay_t<decltype(*field)>>(value);
-      return true;
-    };
-    kernels::DecodeOptions& v = values;
-    return is("slots", &v.slots) || is("results", &v.results) ||
-           is("max_new_tokens", &v.max_new_tokens) || is("min_new_tokens", &v.min_new_tokens) ||
-           is("eos", &v.eos) || is("banned", &v.banned) || is("phrases", &v.phrases) ||
-           is("no_repeat_ngram_size", &v.no_repeat_ngram_size) ||
-           is("repetition_penalty", &v.repetition_penalty) || is("temperature", &v.temperature) ||
-           is("top_p", &v.top_p) || is("min_p", &v.min_p) || is("top_k", &v.top_k) ||
-           is("seed", &v.seed) || is("groups", &v.groups) ||
-           is("length_penalty", &v.length_penalty) || is("coverage_penalty", &v.coverage_penalty) ||
-           is("diversity_penalty", &v.diversity_penalty);
-  }
-};
 
 // Constraints(batch, num_words, tokens, **options)
 class PyConstraints {
@@ -103,7 +40,7 @@ class PyConstraints {
   }
 
  private:
-  const Options options_;
+  const NamedOptions options_;
   const std::optional<Ints> tokens_;
   const int64_t num_words_;
   const decode::Constraints constraints_;
@@ -196,7 +133,7 @@ class PyStrategy {
     return py::make_tuple(tokens, parents, log_probs, live);
   }
 
-  const Options options_;
+  const NamedOptions options_;
   const Ints lengths_;
   const int64_t positions_;
   std::unique_ptr<decode::Strategy> strategy_;
