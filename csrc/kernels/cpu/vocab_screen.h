@@ -95,6 +95,8 @@ class VocabScreen final : public decode::VocabPart {
   using P = Product<S>;
   static constexpr int kLanes = Vec<float>::kLanes;
   static constexpr int64_t kMostSurvivors = 1024;  // of a row and a thread; else all are computed
+  static constexpr float kLeastFeature = 1e-30f;
+  static constexpr double kLeastShare = 1.0 / 64;
 
   VocabScreen(const decode::VocabPartParams& most, int threads)
       : decode::VocabPart(most),
@@ -171,7 +173,8 @@ class VocabScreen final : public decode::VocabPart {
       most = std::max(most, std::abs(value));
     }
     Row row{most / 127, 0, 0, 0, finite};
-    const float inverse = most > 0 ? 127 / most : 0;
+    // The inverse of less may be infinite; p = 0 will do, all of x is then residual.
+    const float inverse = most > kLeastFeature ? 127 / most : 0;
     double norm = 0, residual = 0;
     for (int64_t k = 0; finite && k < params.H; ++k) {
       const float value = to_acc(x[k]);
@@ -307,25 +310,35 @@ class VocabScreen final : public decode::VocabPart {
     decode::Candidates& out = candidates[b] = {};
     out.finite = rows_[b].finite;
     if (!out.finite) return;
-    const SoftmaxPart<float> all =
+    SoftmaxPart<float> all =
         merge_parts(maxima_.data() + b * parts_, sums_.data() + b * parts_, parts_);
     TopK<float>& top = *exact_[member.index];
     top.reset(1);
     double sum = all.sum;
+    const auto corrected = [&](int64_t word, float quantised) {
+      const float logit = exact(b, word);
+      sum += std::exp(double(logit) - all.max) - std::exp(double(quantised) - all.max);
+      return logit;
+    };
     const auto take = [&](const Survivor& survivor) {
-      const float logit = exact(b, survivor.word);
-      sum += std::exp(double(logit) - all.max) - std::exp(double(survivor.quantised) - all.max);
-      const float changed = constrained(b, survivor.word, logit);
-      top.offer(0, changed, survivor.word);
+      const float logit = corrected(survivor.word, survivor.quantised);
+      top.offer(0, constrained(b, survivor.word, logit), survivor.word);
     };
     const RowConstraints* c = constraints(b);
     if (c != nullptr && c->forced >= 0) {
-      // Its screened logit is not known any more, but hardly matters: it is put in unscreened.
-      top.offer(0, exact(b, c->forced), c->forced);
+      screen_again(b, c->forced / kBlock, [&](int64_t v, float logit, float) {
+        if (v == c->forced) top.offer(0, corrected(v, logit), v);
+      });
     } else {
       for_survivors(b, member, take);
     }
-    out.finite = sum > 0 && sum <= std::numeric_limits<double>::max();
+    // Where most of the screen's sum was taken away again, what is left of it is rounding.
+    const bool sound = sum >= kLeastShare * all.sum && sum <= std::numeric_limits<float>::max();
+    if (!sound) {
+      all = exact_softmax(b);
+      sum = all.sum;
+    }
+    out.finite = sum > 0;
     if (!out.finite) return;
     fill(b, top, all.max, std::log(sum), member, &out);
   }
@@ -366,25 +379,46 @@ class VocabScreen final : public decode::VocabPart {
     for (int64_t j = 0; j < total; ++j) take(first[j]);
   }
 
-  // Too many for the lists: every word that may be chosen, screened again one by one.
+  // Too many for the lists: every word that may be chosen, screened again.
   template <class Take>
   void for_all(int64_t b, float least, const Take& take) {
+    for (int64_t index = 0; index < blocks_; ++index) {
+      screen_again(b, index, [&](int64_t v, float logit, float upper) {
+        if (upper == -std::numeric_limits<float>::infinity() || upper < least) return;
+        take({upper, logit, static_cast<int32_t>(v)});
+      });
+    }
+  }
+
+  // body(word, logit, the upper end after constraints) for a block of one row.
+  template <class Body>
+  void screen_again(int64_t b, int64_t index, const Body& body) {
     alignas(64) int32_t sums[kBlock];
     const int64_t panel_bytes = quads_ * 64;
-    for (int64_t index = 0; index < blocks_; ++index) {
-      const int64_t v = index * kBlock, count = std::min(kBlock, params.V - v);
-      for (int64_t j = 0; j < kBlock; j += kPanels * kPanelWords) {
-        screen_tile<1>(params.screen.panels + (v + j) / kPanelWords * panel_bytes, panel_bytes,
-                       quads_, quantised_.data() + b * quads_ * 4, 0, sums + j, kBlock);
-      }
-      alignas(64) float logits[kBlock], lower[kBlock], upper[kBlock];
-      intervals(b, v, sums, logits, lower, upper);
-      if (const RowConstraints* c = constraints(b)) constrain(*c, index, lower, upper);
-      for (int64_t i = 0; i < count; ++i) {
-        if (upper[i] == -std::numeric_limits<float>::infinity() || upper[i] < least) continue;
-        take({upper[i], logits[i], static_cast<int32_t>(v + i)});
-      }
+    const int64_t v = index * kBlock, count = std::min(kBlock, params.V - v);
+    for (int64_t j = 0; j < kBlock; j += kPanels * kPanelWords) {
+      screen_tile<1>(params.screen.panels + (v + j) / kPanelWords * panel_bytes, panel_bytes,
+                     quads_, quantised_.data() + b * quads_ * 4, 0, sums + j, kBlock);
     }
+    alignas(64) float logits[kBlock], lower[kBlock], upper[kBlock];
+    intervals(b, v, sums, logits, lower, upper);
+    if (const RowConstraints* c = constraints(b)) constrain(*c, index, lower, upper);
+    for (int64_t i = 0; i < count; ++i) body(v + i, logits[i], upper[i]);
+  }
+
+  // VocabPart's, to the bit.
+  SoftmaxPart<float> exact_softmax(int64_t b) {
+    for (int64_t index = 0; index < blocks_; ++index) {
+      alignas(64) float logits[kBlock];
+      for (int64_t i = 0; i < kBlock; ++i) {
+        const int64_t word = index * kBlock + i;
+        logits[i] = word < params.V ? exact(b, word) : -std::numeric_limits<float>::infinity();
+      }
+      const SoftmaxPart<float> part = softmax_part(logits, kBlock);
+      maxima_[b * parts_ + index] = part.max;
+      sums_[b * parts_ + index] = part.sum;
+    }
+    return merge_parts(maxima_.data() + b * parts_, sums_.data() + b * parts_, parts_);
   }
 
   void fill(int64_t b, TopK<float>& top, float max, double log_sum, const Member& member,

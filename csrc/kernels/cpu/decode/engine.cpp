@@ -126,7 +126,10 @@ class Engine {
 
   void loop(const Member& member) {
     for (;;) {
-      if (member.index == 0) guarded([&] { begin_step(); });
+      if (member.index == 0) {
+        guarded([&] { begin_step(); });
+        if (failed_) rows_.clear();  // half begun: nobody works on that
+      }
       member.barrier->wait();
       if (rows_.empty()) return;
       guarded([&] { gather(member); });
@@ -179,7 +182,8 @@ class Engine {
     int64_t taken = beam ? running * options_.slots : static_cast<int64_t>(rows_.size());
     int64_t places = count;  // of states: those of the rows before, then those that enter
     while (waiting_ < sources_.B && taken + options_.slots <= rows_most_) {
-      enter(waiting_++, places++);
+      if (!enter(waiting_++, places)) continue;  // done before its first step: takes no room
+      ++places;
       taken += options_.slots;
     }
     point_parts();
@@ -191,7 +195,8 @@ class Engine {
     rows_.push_back({source, slot});
   }
 
-  void enter(int64_t source, int64_t place) {
+  // Returns whether the source has any row.
+  bool enter(int64_t source, int64_t place) {
     Trace& trace = traces_[source];
     trace.begin(options_.slots, constraints_.needs_history(), extras());
     strategy_->begin(source, trace.last());
@@ -203,6 +208,7 @@ class Engine {
       any = true;
     }
     if (!any) finish(source);
+    return any;
   }
 
   void point_parts() {
@@ -234,6 +240,7 @@ class Engine {
   void constrain(int64_t i, int64_t step, const Trace& trace) {
     const Row& row = rows_[i];
     RowConstraints& out = row_constraints_[i];
+    constraint_pointers_[i] = nullptr;  // until `out` is whole: what follows may throw
     if (task_ == VocabTask::kForced) {
       out.forced = word_of(options_.given[row.source * options_.given_size + step]);
       constraint_pointers_[i] = &out;
