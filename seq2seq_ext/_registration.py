@@ -273,6 +273,7 @@ def register(namespace: str) -> Any:
     for name, fake in _FAKES.items():
         setattr(ops, name, getattr(getattr(torch.ops, namespace), name).default)
         torch.library.register_fake(f"{namespace}::{name}", fake)
+    ops.decode = getattr(torch.ops, namespace).decode.default  # type: ignore[attr-defined]
     for name, (backward, setup) in _AUTOGRAD.items():
         torch.library.register_autograd(
             f"{namespace}::{name}", functools.partial(backward, ops), setup_context=setup

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The whole loop in one call: the op `decode` of csrc/bindings/cpu_decode.cpp.
+"""The whole loop in one call: the op `decode` of csrc/bindings/decode_sequences_op.cpp.
 
 It does what `Search` and `Scoring` do, step by step, and reports the same bits; those remain for
 what it does not take (see `Decode.takes`), and as its oracle.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from seq2seq_ext import _backend
+from seq2seq_ext import _backend, ops
 from seq2seq_ext.generation.config import GenerationConfig
 from seq2seq_ext.generation.constraints import Constraints
 from seq2seq_ext.generation.output import (
@@ -31,7 +31,10 @@ from seq2seq_ext.generation.output import (
 if TYPE_CHECKING:
     from seq2seq_ext.generation.predictor import Predictor, Running
 
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+_DTYPES = {
+    "cpu": (torch.float32, torch.float64, torch.bfloat16),
+    "cuda": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
+}
 _EARLY_STOPPING = {False: 0, True: 1, "never": 2}
 
 _enabled: contextvars.ContextVar[bool] = contextvars.ContextVar("native_decoding", default=True)
@@ -55,21 +58,29 @@ class Decode:
         [self.decoder] = predictor.decoders
 
     @staticmethod
-    def takes(predictor: Predictor, config: GenerationConfig) -> bool:
-        """Whether the op serves this call: one model on the CPU, in float32, float64 or bfloat16
-        throughout; no shortlist of its own for each row, no output_scores."""
-        if not _enabled.get() or len(predictor.decoders) != 1 or predictor.device.type != "cpu":
+    def takes(
+        predictor: Predictor,
+        config: GenerationConfig,
+        constraints: Constraints | None = None,
+        callback: Callback | None = None,
+    ) -> bool:
+        """Whether the op serves this call: one model, in one dtype throughout; no shortlist of its
+        own for each row, no output_scores. On a GPU less: see `_on_gpu`. constraints: None, it is
+        about scores of given targets."""
+        device = predictor.device.type
+        if not _enabled.get() or len(predictor.decoders) != 1 or device not in _DTYPES:
             return False
         [decoder] = predictor.decoders
         dtypes = {parameter.dtype for parameter in decoder.parameters()}
         return (
-            _backend.available("cpu")
+            _backend.problem_of(predictor.device) is None
             and predictor.by_source is None
             and not config.output_scores
             and len(dtypes | {predictor.outputs[0][0].dtype}) == 1
-            and next(iter(dtypes)) in _DTYPES
-            and not torch.is_autocast_enabled("cpu")
+            and next(iter(dtypes)) in _DTYPES[device]
+            and not torch.is_autocast_enabled(device)
             and _is_plain(decoder)
+            and (device == "cpu" or _on_gpu(predictor, config, constraints, callback))
         )
 
     def generate(
@@ -108,7 +119,7 @@ class Decode:
         context = running.memories[0].context
         if wanted and self.decoder.attention is None and context is not None:
             contexts = context.repeat_interleave(len(found) // max(len(src), 1), dim=0)
-        past = torch.arange(tokens.size(1)) >= found[:, None]
+        past = torch.arange(tokens.size(1), device=tokens.device) >= found[:, None]
         total, normalized = sum_scores(log_probs, found, config.length_penalty)
         if mode == "beam":  # there may be fewer hypotheses than were asked for
             total = total.masked_fill(ranks == -math.inf, -math.inf)
@@ -197,7 +208,7 @@ class Decode:
             0 if teller is None else teller.address,
         )
         try:
-            *found, undefined = torch.ops.seq2seq_ext.decode(*arguments)
+            *found, undefined = ops.kernels.decode(*arguments)
         except RuntimeError:
             if teller is not None and teller.error is not None:
                 raise teller.error from None
@@ -317,6 +328,28 @@ class _Teller:
         count = self.shape[0] * self.shape[1]
         array = (kind * count).from_address(address)
         return torch.frombuffer(array, dtype=dtype).clone().view(self.shape)
+
+
+def _on_gpu(
+    predictor: Predictor,
+    config: GenerationConfig,
+    constraints: Constraints | None,
+    callback: Callback | None,
+) -> bool:
+    """Whether the loop on a GPU takes it: a row's history counts for nothing, the same vocabulary
+    for all steps, and nothing is asked for but tokens and scores."""
+    return (
+        constraints is not None
+        and constraints.prefix is None
+        and callback is None
+        and predictor.common is None
+        and config.repetition_penalty == 1
+        and not config.no_repeat_ngram_size
+        and not any(len(word) > 1 for word in config.bad_words_ids or ())
+        and (config.num_beams == 1 or config.num_beam_groups == 1)
+        and not (config.num_beams > 1 and config.coverage_penalty)
+        and not (config.output_attentions or config.output_hidden_states)
+    )
 
 
 def _is_plain(decoder: torch.nn.Module) -> bool:
