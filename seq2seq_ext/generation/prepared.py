@@ -53,7 +53,8 @@ class Screen(NamedTuple):
             numbers[0, part] = scale
             numbers[1, part] = (residual * (1 + 1e-6)).float()
             numbers[2, part] = (wide * q.norm(dim=1) * (1 + 1e-6)).float()
-            numbers[3, part] = (bias[part].double().abs() * 2.0**-20).float()
+            # ... and 2**-100 for products that underflow.
+            numbers[3, part] = (bias[part].double().abs() * 2.0**-20 + 2.0**-100).float()
         panels = panels.view(size // _PANEL, _PANEL, deep // _DEPTH, _DEPTH).transpose(1, 2)
         return cls(panels.contiguous(), numbers)
 
