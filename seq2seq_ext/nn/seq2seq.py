@@ -237,7 +237,7 @@ class Seq2Seq(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and files of a model hold its weights once.
-        return {**super().__getstate__(), "_prepared": None}
+        return {**self.__dict__, "_prepared": None}
 
     def generate(
         self,
