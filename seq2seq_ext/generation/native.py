@@ -257,7 +257,7 @@ class Decode:
     def _numbers(self, mode: str, seed: int, attentions: bool) -> tuple[list[int], list[float]]:
         """The op's `counts` and `numbers`, in its order."""
         config = self.config
-        slots = 1 if mode == "given" else config.slots
+        slots, top_k = 1 if mode == "given" else config.slots, config.top_k or 0
         signed = seed - 2**64 if seed >= 2**63 else seed  # the same 64 bits
         counts = [
             slots,
@@ -266,7 +266,7 @@ class Decode:
             config.min_new_tokens,
             config.start_token_id,
             config.no_repeat_ngram_size,
-            min(config.top_k or 0, self.predictor.size) if mode == "sample" else 0,
+            top_k if mode == "sample" and top_k < self.predictor.size else 0,  # 0: all
             signed,
             _EARLY_STOPPING[config.early_stopping],
             config.num_beam_groups if mode == "beam" else 1,

@@ -20,8 +20,9 @@ namespace {
 // work memory.
 constexpr int64_t kMostRows = 256;
 constexpr int64_t kMostLogits = int64_t{16} << 20;  // of rows that want all of theirs
-constexpr int64_t kMostScreened = 128;              // of more candidates too many are computed anew
-constexpr int64_t kMinWorkPerThread = 64 << 10;     // multiply-adds of a step
+constexpr int64_t kMostKept = 1024;     // best words that a row keeps on the way; more are selected
+constexpr int64_t kMostScreened = 128;  // of more candidates too many are computed anew
+constexpr int64_t kMinWorkPerThread = 64 << 10;  // multiply-adds of a step
 
 struct Row {
   int64_t source, slot;
@@ -77,7 +78,10 @@ class Engine {
 
   VocabTask task() const {
     if (options_.mode == DecodeMode::kGiven) return VocabTask::kForced;
-    if (options_.mode != DecodeMode::kSample || options_.top_k > 0) return VocabTask::kBest;
+    if (options_.mode != DecodeMode::kSample) return VocabTask::kBest;
+    if (options_.top_k > 0) {
+      return options_.top_k <= kMostKept ? VocabTask::kBest : VocabTask::kNucleus;
+    }
     // Noise is keyed by tokens; the kernel that draws knows words.
     const bool all = options_.top_p >= 1 && options_.min_p <= 0;
     return all && model_.tokens == nullptr ? VocabTask::kDraw : VocabTask::kNucleus;
@@ -108,7 +112,7 @@ class Engine {
     v.B = rows_most_;
     v.H = model_.H;
     v.V = model_.V;
-    v.K = candidates();
+    v.K = task_ == VocabTask::kNucleus ? options_.top_k : candidates();
     v.weight = model_.output_weight;
     v.bias = model_.output_bias;
     v.tokens = model_.tokens;

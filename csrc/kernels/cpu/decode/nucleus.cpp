@@ -49,21 +49,26 @@ void Nucleus::list(const T* logits, const VocabPartParams& params,
     if (params.top_p < 1) total += std::exp(key);
     if (key >= lowest || params.top_p < 1) words_.push_back({key, v});
   }
-  // Best first, as many as hold top_p of all.
   const auto better = [](const Word& a, const Word& b) {
     return a.key > b.key || (a.key == b.key && a.word < b.word);
   };
+  if (params.K > 0 && params.K < static_cast<int64_t>(words_.size())) {  // top_k
+    std::nth_element(words_.begin(), words_.begin() + params.K, words_.end(), better);
+    words_.resize(params.K);
+  }
   const int64_t all = static_cast<int64_t>(words_.size());
+  // Best first, as many as hold top_p of all; of the top_k all.
+  const bool some = params.top_p < 1 && params.K == 0;
   int64_t sorted = 0;
   double mass = 0;
-  for (int64_t next = params.top_p < 1 ? std::min(all, kFirstWords) : all; sorted < all;
+  for (int64_t next = some ? std::min(all, kFirstWords) : all; sorted < all;
        next = std::min(all, 4 * next)) {
     if (next < all) {
       std::nth_element(words_.begin() + sorted, words_.begin() + next, words_.end(), better);
     }
     std::sort(words_.begin() + sorted, words_.begin() + next, better);
     for (; sorted < next; ++sorted) mass += std::exp(words_[sorted].key);
-    if (params.top_p < 1 && mass >= params.top_p * total * (1 + kMargin)) break;
+    if (some && mass >= params.top_p * total * (1 + kMargin)) break;
   }
   tokens_.resize(sorted);
   scores_.resize(sorted);

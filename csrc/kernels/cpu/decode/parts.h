@@ -45,7 +45,7 @@ enum class VocabTask : int { kBest, kDraw, kNucleus, kForced };
 struct VocabPartParams {
   DType dtype;
   VocabTask task;
-  int64_t B, H, V, K;     // K: kBest only
+  int64_t B, H, V, K;     // K: kBest; kNucleus: top_k, 0: all
   const void* features;   // (B, H) dtype
   const void* weight;     // (V, H) dtype
   const void* bias;       // (V) dtype or null
