@@ -10,15 +10,16 @@
 namespace seq2seq_ext::bindings {
 namespace {
 
-// Two numbers that the host has.
-Tensor pair_of(const Tensor& like, int64_t first, int64_t second) {
-  Tensor pair = zeroed(allocate(like, {2}, ScalarType::Long));
-  const int64_t numbers[] = {first, second};
-  for (int i = 0; i < 2 && first >= 0; ++i) {
-    Tensor element = torch::stable::narrow(pair, 0, i, 1);
-    torch::stable::fill_(element, static_cast<double>(numbers[i]));
-  }
-  if (first < 0) torch::stable::fill_(pair, -1);
+// Two numbers that the host has, in its own memory: who asks for them does not wait for the device.
+Tensor pair_of(int64_t first, int64_t second) {
+  const int64_t size = 2, stride = 1;
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &size, &stride, aoti_torch_dtype_int64(),
+                                                  aoti_torch_device_type_cpu(), 0, &handle));
+  Tensor pair(handle);
+  auto* const numbers = static_cast<int64_t*>(pair.mutable_data_ptr());
+  numbers[0] = first;
+  numbers[1] = second;
   return pair;
 }
 
@@ -29,7 +30,7 @@ Decoded backend::decode(const DecodeCall& call) {
   const CudaCall cuda(like);
   const int64_t R = call.sources.B * call.options.results;
   const Tensor lengths = allocate(like, {R}, ScalarType::Long);
-  const Tensor ranks = zeroed(allocate(like, {R}, ScalarType::Double));
+  const Tensor ranks = allocate(like, {R}, ScalarType::Double);  // of no value but with beams
   kernels::cuda::DecodeOutput output{};
   output.lengths = static_cast<int64_t*>(lengths.mutable_data_ptr());
   output.ranks = static_cast<double*>(ranks.mutable_data_ptr());
@@ -44,7 +45,7 @@ Decoded backend::decode(const DecodeCall& call) {
                                             make_rows, &output));
   const Tensor none = nothing(like);
   return {rows[0], lengths, rows[1], ranks,
-          none,    none,    none,    pair_of(like, output.undefined_source, output.undefined_step)};
+          none,    none,    none,    pair_of(output.undefined_source, output.undefined_step)};
 }
 
 }  // namespace seq2seq_ext::bindings

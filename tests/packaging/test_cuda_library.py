@@ -20,11 +20,13 @@ ARCHITECTURES = ("sm_80", "sm_90")
 KERNELS = (
     *("shared_forward_kernel", "shared_backward_kernel", "whole_forward_kernel", "gates_kernel"),
     *("step_kernel", "vocab_kernel", "attention_kernel", "gemm_kernel", "logit_sums_kernel"),
+    *("decode_gather_kernel", "decode_pick_kernel", "decode_draw_kernel", "decode_beam_kernel"),
+    "decode_condition_kernel",
 )
 OPS = (
     *(f"{cell}_sequence{part}" for cell in ("lstm", "gru", "rnn") for part in ("", "_backward")),
     *("lstm_step", "gru_step", "rnn_step", "attention_step", "vocab_pick", "vocab_sample"),
-    *("linear_cross_entropy", "linear_cross_entropy_backward"),
+    *("linear_cross_entropy", "linear_cross_entropy_backward", "decode"),
 )
 
 IMPORTED = """
