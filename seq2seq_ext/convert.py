@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""`convert` puts our modules in the place of torch.nn's in one model; `revert` takes them out.
+"""`convert` puts our modules in the place of torch.nn's in one model; `revert` takes them out;
+`convert_decoder` makes a `Decoder` of a decoder that was written with torch.nn.
 
 Nothing is patched: only the instances in the model given are replaced. Parameters are shared, so
 optimizers, checkpoints and tied weights stay as they are.
@@ -14,10 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from seq2seq_ext.convert_decoder import convert_decoder
 from seq2seq_ext.nn.cells import GRUCell, LSTMCell, RNNCell
 from seq2seq_ext.nn.rnn import GRU, LSTM, RNN
 
-__all__ = ["ConversionReport", "convert", "revert"]
+__all__ = ["ConversionReport", "convert", "convert_decoder", "revert"]
 
 _OURS: dict[type[nn.Module], type[nn.Module]] = {
     nn.LSTM: LSTM,
