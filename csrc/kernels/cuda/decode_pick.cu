@@ -111,6 +111,7 @@ __global__ void __launch_bounds__(kDecodeThreads)
   if (count > 0 && d.top_p < 1) count = draw.nucleus(count);
   if (count > 0) count = draw.probable(count);
   const int64_t best = draw.draw(count);
+  __syncwarp();  // all lanes have seen `alive`
   if (draw.lane != 0) return;
   if (!defined) s.undefined[row] = step;
   take<A>(s, row, step, best);
