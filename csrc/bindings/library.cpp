@@ -68,6 +68,7 @@ REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
       "Tensor? given, Tensor? given_lengths, int on_step) -> (Tensor tokens, Tensor lengths, "
       "Tensor log_probs, "
       "Tensor ranks, Tensor attentions, Tensor hidden, Tensor contexts, Tensor undefined)");
+  m.def("linear_rows(Tensor x, Tensor weight, Tensor? bias, bool tanh) -> Tensor");  // CPU
   m.def("cpu_isa() -> str");
   m.def(
       "sequence_plan(str cell, ScalarType dtype, int T, int B, int I, int H, int P, "

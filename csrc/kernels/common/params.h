@@ -158,6 +158,20 @@ struct AttentionStepParams {
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Linear map of rows, y = weight @ x + bias, or its tanh; no gradient. Row n's result depends on
+// row n alone, bit for bit. CPU only.
+
+struct LinearRowsParams {
+  DType dtype;
+  int64_t N, K, M;             // rows, inputs, outputs
+  const void* x;               // (N, K) dtype, contiguous
+  const void* weight;          // (M, K) dtype, contiguous
+  const void* bias = nullptr;  // (M) dtype
+  bool tanh = false;
+  void* y;  // (N, M) dtype, contiguous
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
 // Vocabulary pick: the K largest of log_softmax(logits), logits = (weight @ hidden + bias) /
 // temperature, without writing (B, V) anything. Sorted by descending probability; ties go to the
 // lowest index. A banned word's logit counts as -inf, whatever it is. A row whose logits hold a NaN

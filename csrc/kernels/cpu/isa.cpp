@@ -24,9 +24,9 @@ Choice choose() {
 #define SEQ2SEQ_EXT_TABLE(isa)                                                           \
   {                                                                                      \
     #isa, isa::sequence_forward, isa::sequence_backward, isa::step, isa::attention_step, \
-        isa::vocab_pick, isa::cross_entropy_forward, isa::cross_entropy_backward,        \
-        isa::make_step_part, isa::make_attention_part, isa::make_vocab_part,             \
-        isa::make_vocab_screen                                                           \
+        isa::linear_rows, isa::vocab_pick, isa::cross_entropy_forward,                   \
+        isa::cross_entropy_backward, isa::make_step_part, isa::make_attention_part,      \
+        isa::make_vocab_part, isa::make_vocab_screen                                     \
   }
   static const Candidate candidates[] = {
   // best first
@@ -86,6 +86,7 @@ SEQ2SEQ_EXT_LAUNCH(sequence_forward, SequenceForwardParams)
 SEQ2SEQ_EXT_LAUNCH(sequence_backward, SequenceBackwardParams)
 SEQ2SEQ_EXT_LAUNCH(step, StepParams)
 SEQ2SEQ_EXT_LAUNCH(attention_step, AttentionStepParams)
+SEQ2SEQ_EXT_LAUNCH(linear_rows, LinearRowsParams)
 SEQ2SEQ_EXT_LAUNCH(vocab_pick, VocabPickParams)
 SEQ2SEQ_EXT_LAUNCH(cross_entropy_forward, CrossEntropyForwardParams)
 SEQ2SEQ_EXT_LAUNCH(cross_entropy_backward, CrossEntropyBackwardParams)

@@ -31,6 +31,7 @@ struct KernelTable {
   Status (*sequence_backward)(const SequenceBackwardParams&, const Runtime&);
   Status (*step)(const StepParams&, const Runtime&);
   Status (*attention_step)(const AttentionStepParams&, const Runtime&);
+  Status (*linear_rows)(const LinearRowsParams&, const Runtime&);
   Status (*vocab_pick)(const VocabPickParams&, const Runtime&);
   Status (*cross_entropy_forward)(const CrossEntropyForwardParams&, const Runtime&);
   Status (*cross_entropy_backward)(const CrossEntropyBackwardParams&, const Runtime&);
@@ -52,6 +53,7 @@ const KernelTable* kernel_table(std::string* error);
   Status sequence_backward(const SequenceBackwardParams&, const Runtime&);          \
   Status step(const StepParams&, const Runtime&);                                   \
   Status attention_step(const AttentionStepParams&, const Runtime&);                \
+  Status linear_rows(const LinearRowsParams&, const Runtime&);                      \
   Status vocab_pick(const VocabPickParams&, const Runtime&);                        \
   Status cross_entropy_forward(const CrossEntropyForwardParams&, const Runtime&);   \
   Status cross_entropy_backward(const CrossEntropyBackwardParams&, const Runtime&); \

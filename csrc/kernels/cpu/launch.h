@@ -15,6 +15,7 @@ Status sequence_forward(const SequenceForwardParams& params, const Runtime& runt
 Status sequence_backward(const SequenceBackwardParams& params, const Runtime& runtime);
 Status step(const StepParams& params, const Runtime& runtime);
 Status attention_step(const AttentionStepParams& params, const Runtime& runtime);
+Status linear_rows(const LinearRowsParams& params, const Runtime& runtime);
 Status vocab_pick(const VocabPickParams& params, const Runtime& runtime);
 Status cross_entropy_forward(const CrossEntropyForwardParams& params, const Runtime& runtime);
 Status cross_entropy_backward(const CrossEntropyBackwardParams& params, const Runtime& runtime);
