@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The loop on the device against the CPU's, which is told the same numbers: token for token.
-// float32 and float64; the narrower types have no code of their own but for the copies.
+// The loop on the device against the CPU's, which is told the same numbers: token for token, in
+// float32 and float64. The narrower types, whose rounding may take another token, are compared with
+// themselves: a second run, and each source alone.
 #include "cuda/decode.h"
 
 #include <algorithm>
@@ -33,6 +34,11 @@ struct Rows {
   std::vector<int64_t> lengths, tokens;
   std::vector<double> log_probs, ranks;
   int64_t T = 0;
+
+  bool operator==(const Rows& other) const {
+    return T == other.T && lengths == other.lengths && tokens == other.tokens &&
+           log_probs == other.log_probs;
+  }
 };
 
 // A model and its sources, and pointers to them for either device. Numbers are as they are on the
@@ -103,6 +109,15 @@ struct Decoder {
     std::vector<int64_t> given(B);
     for (int64_t b = 0; b < B; ++b) given[b] = b == 0 ? S : int64_t(bench.random() % (S + 1));
     return given;
+  }
+
+  // A step reads so many; of the embedding a row.
+  double weights() const {
+    double count = double(V) * H + E;
+    for (int64_t l = 0; l < L; ++l) {
+      count += double(kernels::num_gates(cell)) * H * ((l == 0 ? inputs : H) + H);
+    }
+    return context == DecodeContext::kAttention ? count + double(H) * (A + C + H) : count;
   }
 
   // Pointers by `data`: of an Array, and of lengths.
@@ -187,36 +202,69 @@ DecodeOptions options_of(Bench& bench, int64_t V) {
   return o;
 }
 
-Rows run_on_device(Bench& bench, const Decoder& d, DecodeOptions o, const uint8_t* allowed) {
+// A loop on the device, and memory for its results.
+struct DeviceLoop {
+  Bench& bench;
+  const Decoder& d;
+  DecodeOptions o;
+  const int64_t first, B, R;  // sources
   Decoder::Pointers p;
-  d.point(&p, [](const Array& array) { return array.data(); });
-  if (d.context == DecodeContext::kAttention) p.sources.lengths = d.lengths.data();
-  o.allowed = allowed;
-  const int64_t R = d.B * o.results;
-  const Integers<int64_t> lengths(R);
-  const Array ranks(DType::kFloat64, R);
-  Rows rows;
+  Integers<int64_t> lengths, tokens;
+  Array ranks, log_probs;
   kernels::cuda::DecodeOutput out{};
-  out.lengths = lengths.data();
-  out.ranks = static_cast<double*>(ranks.data());
-  std::vector<Integers<int64_t>> tokens;
-  std::vector<Array> log_probs;
-  bench.launch([&] {
-    const auto make = [&](int64_t T, kernels::cuda::DecodeOutput* made) {
-      rows.T = T;
-      tokens.emplace_back(R * T);
-      log_probs.emplace_back(d.state, R * T);
-      made->tokens = tokens.back().data();
-      made->log_probs = log_probs.back().data();
+  int64_t T = 0;
+
+  DeviceLoop(const Decoder& decoder, const DecodeOptions& options, const uint8_t* allowed,
+             int64_t first, int64_t count)
+      : bench(decoder.bench),
+        d(decoder),
+        o(options),
+        first(first),
+        B(count),
+        R(count * options.results),
+        lengths(R),
+        tokens(R * options.max_new_tokens),
+        ranks(DType::kFloat64, R),
+        log_probs(decoder.state, R * options.max_new_tokens) {
+    d.point(&p, [](const Array& array) { return array.data(); });
+    select(allowed);
+    out.lengths = lengths.data();
+    out.ranks = static_cast<double*>(ranks.data());
+  }
+
+  void select(const uint8_t* allowed) {
+    const int64_t size = kernels::size_of(d.dtype), state_size = kernels::size_of(d.state);
+    const auto skip = [&](const void*& pointer, int64_t row) {
+      if (pointer != nullptr) pointer = static_cast<const char*>(pointer) + first * row;
+    };
+    p.sources.B = B;
+    skip(p.sources.keys, d.S * d.A * size);
+    skip(p.sources.values, d.S * d.C * size);
+    skip(p.sources.context, d.C * size);
+    for (const void*& hidden : p.hidden) skip(hidden, d.H * size);
+    for (const void*& cells : p.cells) skip(cells, d.H * state_size);
+    if (d.context == DecodeContext::kAttention) p.sources.lengths = d.lengths.data() + first;
+    o.allowed = allowed == nullptr ? nullptr : allowed + first * d.V;
+    o.allowed_rows = allowed == nullptr ? 0 : B;
+  }
+
+  kernels::Status run() {
+    const auto make = [&](int64_t longest, kernels::cuda::DecodeOutput* made) {
+      T = longest;
+      made->tokens = tokens.data();
+      made->log_probs = log_probs.data();
     };
     return kernels::cuda::decode_sequences(p.model, p.sources, o, bench.runtime, make, &out);
-  });
-  rows.lengths = lengths.download();
-  rows.ranks = ranks.download();
-  rows.tokens = tokens.back().download();
-  rows.log_probs = log_probs.back().download();
-  return rows;
-}
+  }
+
+  Rows rows() {
+    bench.launch([&] { return run(); });
+    Rows rows{lengths.download(), tokens.download(), log_probs.download(), ranks.download(), T};
+    rows.tokens.resize(R * T);
+    rows.log_probs.resize(R * T);
+    return rows;
+  }
+};
 
 Rows run_on_host(const Decoder& d, DecodeOptions o, const uint8_t* allowed) {
   Decoder::Pointers p;
@@ -231,21 +279,8 @@ Rows run_on_host(const Decoder& d, DecodeOptions o, const uint8_t* allowed) {
   return {result.lengths, result.tokens, result.log_probs, result.ranks, result.T};
 }
 
-}  // namespace
-
-BENCH_CASE(decode,
-           "mode=greedy cell=lstm context=attention feed=0 additive=0 L=1 B=3 K=3 R=K E=9 H=12 "
-           "C=10 A=7 S=5 V=140 max=5 min=0 ends=5 ban=0 allow=0 temperature=1 top_k=0 top_p=1 "
-           "min_p=0 length_penalty=1 early=0") {
-  const Decoder d(bench);
-  DecodeOptions o = options_of(bench, d.V);
-  std::vector<uint8_t> allowed(bench.args.flag("allow") ? d.B * d.V : 0);
-  for (uint8_t& word : allowed) word = bench.random() % 3 == 0;
-  o.allowed_rows = allowed.empty() ? 0 : d.B;
-  const Integers<uint8_t> allowed_there(allowed);
-  const Rows want = run_on_host(d, o, allowed.empty() ? nullptr : allowed.data());
-  const Rows got = run_on_device(bench, d, o, allowed.empty() ? nullptr : allowed_there.data());
-
+void check_with_host(Bench& bench, const Decoder& d, const DecodeOptions& o, const Rows& got,
+                     const Rows& want) {
   bench.check_true("lengths", got.lengths == want.lengths && got.T == want.T);
   bool same = got.T == want.T;
   std::vector<double> found, expected;
@@ -259,13 +294,58 @@ BENCH_CASE(decode,
   }
   bench.check_true("tokens", same);
   bench.check("log_probs", found, expected, d.state, 64);
-  if (o.mode == DecodeMode::kBeam) {
-    std::vector<double> ranks[2] = {got.ranks, want.ranks};
-    for (std::vector<double>& all : ranks) {
-      for (double& rank : all) rank = std::isinf(rank) ? 1e9 : rank;
-    }
-    bench.check("ranks", ranks[0], ranks[1], d.state, 64);
+  if (o.mode != DecodeMode::kBeam) return;
+  std::vector<double> ranks[2] = {got.ranks, want.ranks};
+  for (std::vector<double>& all : ranks) {
+    for (double& rank : all) rank = std::isinf(rank) ? 1e9 : rank;
   }
+  bench.check("ranks", ranks[0], ranks[1], d.state, 64);
+}
+
+// Each source by itself; not with sampling, which is keyed by its place.
+void check_alone(Bench& bench, const Decoder& d, const DecodeOptions& o, const Rows& whole,
+                 const uint8_t* allowed) {
+  bench.check_true("a second run", DeviceLoop(d, o, allowed, 0, d.B).rows() == whole);
+  bool same = true;
+  for (int64_t b = 0; o.mode != DecodeMode::kSample && b < std::min<int64_t>(d.B, 4); ++b) {
+    const Rows alone = DeviceLoop(d, o, allowed, b, 1).rows();
+    for (int64_t i = 0; i < o.results; ++i) {
+      const int64_t r = b * o.results + i;
+      same &= alone.lengths[i] == whole.lengths[r];
+      for (int64_t t = 0; same && t < alone.lengths[i]; ++t) {
+        const int64_t from = i * alone.T + t, at = r * whole.T + t;
+        same &= alone.tokens[from] == whole.tokens[at];
+        same &= alone.log_probs[from] == whole.log_probs[at];
+      }
+    }
+  }
+  bench.check_true("sources alone, bit for bit", same);
+}
+
+}  // namespace
+
+BENCH_CASE(decode,
+           "mode=greedy cell=lstm context=attention feed=0 additive=0 L=1 B=3 K=3 R=K E=9 H=12 "
+           "C=10 A=7 S=5 V=140 max=5 min=0 ends=5 ban=0 allow=0 temperature=1 top_k=0 top_p=1 "
+           "min_p=0 length_penalty=1 early=0") {
+  const Decoder d(bench);
+  DecodeOptions o = options_of(bench, d.V);
+  std::vector<uint8_t> allowed(bench.args.flag("allow") ? d.B * d.V : 0);
+  for (uint8_t& word : allowed) word = bench.random() % 3 == 0;
+  o.allowed_rows = allowed.empty() ? 0 : d.B;
+  const Integers<uint8_t> allowed_there(allowed);
+  const uint8_t* const here = allowed.empty() ? nullptr : allowed.data();
+  const uint8_t* const there = allowed.empty() ? nullptr : allowed_there.data();
+  DeviceLoop loop(d, o, there, 0, d.B);
+  const Rows got = loop.rows();
+  if (kernels::size_of(d.dtype) > 2) {
+    check_with_host(bench, d, o, got, run_on_host(d, o, here));
+  } else {
+    check_alone(bench, d, o, got, there);
+  }
+  const double rows = double(d.B * o.slots), steps = double(got.T), weights = d.weights();
+  bench.time([&] { return loop.run(); }, steps * weights * kernels::size_of(d.dtype),
+             2 * steps * rows * weights);
 }
 
 }  // namespace seq2seq_ext::kernel_bench
