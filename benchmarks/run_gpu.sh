@@ -94,6 +94,14 @@ step "ops on CUDA against the float64 oracle" 80 "$PYTHON" -m pytest -q --maxfai
 # ---- The timings that marks are stated for, before the checks that take long.
 step "sequences of the marks" 75 "$PYTHON" -m benchmarks.bench_gpu_sequence --quick --seconds 55
 step "single steps" 50 "$PYTHON" -m benchmarks.bench_gpu_step --seconds 40
+# 50 steps each; what repeats them is tried in turn.
+step "decode loops of the marks" 60 sh -c 'status=0; for loop in while replay queue; do
+    echo "SEQ2SEQ_EXT_DECODE_LOOP=$loop"
+    for rows in 1 32 256; do
+      SEQ2SEQ_EXT_DECODE_LOOP=$loop "$0" decode B=$rows dtype=bfloat16 E=1024 H=1024 C=1024 A=1024 \
+        S=50 V=32000 max=50 ends=0 || status=1
+    done
+  done; exit $status' "$BENCH"
 LATENCY=$SEQ2SEQ_EXT_RESULTS/latency_gpu
 step "barrier latencies" 20 sh -c "$BENCH latency >'$LATENCY.txt'; status=\$?
   cat '$LATENCY.txt'; exit \$status"

@@ -148,7 +148,7 @@ def test_run_gpu_keeps_every_report(results, tmp_path, failing):
     assert done.stderr == ""
     steps = (
         *("build kernel_bench", "PTX wrappers", "every kernel", "ops on CUDA"),
-        *("sequences of the marks", "single steps", "barrier latencies"),
+        *("sequences of the marks", "single steps", "decode loops", "barrier latencies"),
         *("persistent", "memcheck", "racecheck", "synccheck", "all sequences"),
     )  # the marks' rows before the checks that take long
     begun = re.findall("^---- (.*?):", report, re.MULTILINE)
