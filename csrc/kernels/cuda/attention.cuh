@@ -69,8 +69,8 @@ struct AttentionBlock {
   const AttentionStepParams& p;
   const AttentionWork<A>& work;
   const int64_t row, source;
-  const int64_t first;       // position
-  const int n;               // positions of this part
+  const int64_t first;  // position
+  const int n;          // positions of this part
 
   __device__ const T* key(int i) const {
     return static_cast<const T*>(p.keys) + source * p.keys_stride_b + (first + i) * p.keys_stride_s;
