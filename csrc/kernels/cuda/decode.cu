@@ -55,8 +55,8 @@ class Decoding {
     s_.max_new_tokens = options.max_new_tokens;
     s_.min_new_tokens = options.min_new_tokens;
     s_.words = (model.V + 31) / 32;
-    s_.C = candidates();
     s_.most = s_.K * (1 + static_cast<int64_t>(options.eos.size()));
+    s_.C = candidates();
   }
 
   // Everything before the first step.
@@ -116,9 +116,7 @@ class Decoding {
   int64_t state_size() const { return m_.dtype == DType::kFloat64 ? 8 : 4; }
 
   int64_t candidates() const {
-    if (beam()) {
-      return std::min(o_.slots * (1 + static_cast<int64_t>(o_.eos.size())), m_.V);
-    }
+    if (beam()) return std::min(s_.most, m_.V);
     if (!draws_some()) return 1;
     return o_.top_k > 0 ? std::min(o_.top_k, m_.V) : m_.V;
   }

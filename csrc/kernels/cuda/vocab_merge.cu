@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(32 * kMergeWarps, 4)
   best = warp_best(best);
   if (threadIdx.x % 32 == 0) {
     Finish<A>(all, p).write(static_cast<A*>(p.log_probs) + row, p.indices + row, 0, best.logit,
-                         best.index);
+                            best.index);
   }
 }
 
