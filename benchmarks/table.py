@@ -125,8 +125,8 @@ def gains_table() -> str:
     found = [row for row in rows("sequence_cpu") if row["contender"] == "seq2seq_ext"]
     lines = ["| against eager PyTorch on the same CPU | mean | worst | best |", "|---|---|---|---|"]
 
-    def add(what: str, chosen: list[Row]) -> None:
-        speedups = [float(row["speedup"]) for row in chosen]
+    def add(what: str, chosen: list[Row], column: str = "speedup") -> None:
+        speedups = [float(row[column]) for row in chosen]
         lines.append(f"| {what} | {mean(speedups)} | {min(speedups):.2f}x | {max(speedups):.2f}x |")
 
     for cell in ("LSTM", "GRU"):
@@ -144,6 +144,10 @@ def gains_table() -> str:
         ("vocabulary pick, V = 8000 and 32000", ("pick V=8000", "pick V=32000")),
     ):
         add(name, [row for row in steps if row["op"] in ops])
+    decoding = [row for row in rows("decode") if row["contender"] == "seq2seq_ext"]
+    for dtype in ("float32", "bfloat16", "int8"):
+        chosen = [row for row in decoding if (row["beams"], row["dtype"]) == ("1", dtype)]
+        add(f"greedy decoding, B 1 to 64, {dtype}, over float32", chosen, "speedup_nn")
     return "\n".join(
         [*lines, "", f"({conditions(rows('sequence_cpu')[0])}; every row, and how:"]
     ) + (" [benchmarks](benchmarks/README.md).)")
