@@ -42,7 +42,7 @@ void TopK<T>::offer(int64_t row, T value, int64_t index) {
 
 template <class T>
 int64_t TopK<T>::merge(TopK* const* streams, int64_t num_streams, int64_t row, Candidate<T>* all,
-                    T* values, int64_t* indices) {
+                       T* values, int64_t* indices) {
   const int64_t K = streams[0]->K_;
   Candidate<T>* end = all;
   for (int64_t i = 0; i < num_streams; ++i) {
