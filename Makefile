@@ -22,7 +22,7 @@ PACKAGE := $(shell find seq2seq_ext -name '*.py')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast kernels host sanitize lint format wheel bench clean distclean
+.PHONY: help demo test test-fast kernels host sanitize lint format wheel bench bench-ops clean distclean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -78,6 +78,9 @@ wheel: dist/wheel.stamp ## dist/: the source distribution, and the wheel built f
 
 bench: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) ## the benchmarks against PyTorch
 	$(RUN) -m benchmarks $(BENCH_FLAGS)
+
+bench-ops: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) ## single ops beside torch's, for the work on a kernel
+	$(RUN) -m pytest benchmarks/test_ops.py $(BENCH_FLAGS)
 
 clean: ## remove what was built
 	rm -rf build dist *.egg-info seq2seq_ext/_C*.abi3.so $(VENV)/package.stamp
