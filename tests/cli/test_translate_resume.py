@@ -294,7 +294,7 @@ def test_killed_several_times(
 ) -> None:
     """Real signals at random moments; then the file is the one of a run nobody disturbed."""
     source, output = tmp_path / "in.txt", tmp_path / "out.txt"
-    texts = sentences(3000)
+    texts = sentences(15_000)  # more than are translated between the kills, however fast
     source.write_text("".join(f"{line}\n" for line in texts), encoding="utf-8")
     command = [*TRANSLATE, str(lively), "-i", str(source), "-o", str(output), "--window", "5"]
     command += ["--beam", "2", "--threads", "1", "--resume"]
