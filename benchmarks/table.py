@@ -160,8 +160,8 @@ def gains_table() -> str:
         [
             *lines,
             "",
-            "\\* torch.nn's layers, eager or compiled, whichever is faster. At batch 1 an output layer "
-            f"by a compiled `addmv` is faster still: {hand_tuned(decoding)}.",
+            "\\* torch.nn's layers, eager or compiled, whichever is faster. At batch 1 an output "
+            f"layer by a compiled `addmv` is faster still: {hand_tuned(decoding)}.",
             "",
             f"({conditions(rows('sequence_cpu')[0])}; decoding {conditions(decoding[0])}; "
             "every row, and how: [benchmarks](benchmarks/README.md).)",

@@ -27,6 +27,26 @@ static_assert(kBlock % kDrawBlock == 0 && kDrawBlock == 32, "bans and draws go b
 constexpr int64_t kBlockStride =
     kBlock + 16;  // room for the tiles' overhang; rows start on cache lines
 
+// The vocabulary's blocks, handed out a few at a time in ascending order: a thread that was held up
+// takes fewer.
+class BlockQueue {
+ public:
+  void reset() { next_.store(0, std::memory_order_relaxed); }
+
+  template <class Body>
+  void share_out(int64_t blocks, const Member& member, const Body& body) {
+    const int64_t share = std::max<int64_t>(1, blocks / (8 * member.size));
+    for (;;) {
+      const int64_t begin = next_.fetch_add(share, std::memory_order_relaxed);
+      if (begin >= blocks) return;
+      for (int64_t j = begin; j < std::min(blocks, begin + share); ++j) body(j);
+    }
+  }
+
+ private:
+  std::atomic<int64_t> next_{0};
+};
+
 // A group of rows that shares one pass over all weights.
 template <class S>
 class VocabPick {
@@ -66,14 +86,7 @@ class VocabPick {
   }
 
   void run(const Member& member) {
-    // Blocks are handed out a few at a time, in ascending order: a thread that was held up takes
-    // fewer.
-    const int64_t share = std::max<int64_t>(1, blocks_ / (8 * member.size));
-    for (;;) {
-      const int64_t begin = next_block_.fetch_add(share, std::memory_order_relaxed);
-      if (begin >= blocks_) break;
-      for (int64_t j = begin; j < std::min(blocks_, begin + share); ++j) pick_block(j, member);
-    }
+    queue_.share_out(blocks_, member, [&](int64_t j) { pick_block(j, member); });
     member.barrier->wait();
     for (int64_t b = member.begin(rows_); b < member.end(rows_); ++b) finish_row(b, member);
   }
@@ -195,7 +208,7 @@ class VocabPick {
   const bool adjusted_;
   std::vector<std::unique_ptr<TopK<T>>> owned_;
   std::vector<TopK<T>*> best_;  // one a thread
-  std::atomic<int64_t> next_block_{0};
+  BlockQueue queue_;
 };
 
 template <class S>

@@ -64,18 +64,13 @@ class VocabPart final : public decode::VocabPart {
     const int64_t begin = member.begin(params.B), end = member.end(params.B);
     pack_activations<P>(static_cast<const S*>(params.features) + begin * params.H, end - begin,
                         params.H, hidden_.data() + begin * stride_);
-    if (member.index == 0) next_block_.store(0, std::memory_order_relaxed);
+    if (member.index == 0) queue_.reset();
     if (params.task == VocabTask::kBest) best_[member.index]->reset(params.B);
     if (params.task == VocabTask::kDraw) {
       std::fill_n(drawn_.data() + member.index * params.B, params.B, Drawn<T>());
     }
     member.barrier->wait();
-    const int64_t share = std::max<int64_t>(1, blocks_ / (8 * member.size));
-    for (;;) {
-      const int64_t first = next_block_.fetch_add(share, std::memory_order_relaxed);
-      if (first >= blocks_) break;
-      for (int64_t j = first; j < std::min(blocks_, first + share); ++j) block(j, member);
-    }
+    queue_.share_out(blocks_, member, [&](int64_t j) { block(j, member); });
     member.barrier->wait();
     for (int64_t b = begin; b < end; ++b) finish_row(b, member);
   }
@@ -260,7 +255,7 @@ class VocabPart final : public decode::VocabPart {
   std::vector<std::unique_ptr<TopK<T>>> owned_;
   std::vector<TopK<T>*> best_;  // one a thread
   std::vector<decode::Nucleus> nuclei_;
-  std::atomic<int64_t> next_block_{0};
+  BlockQueue queue_;
 };
 
 }  // namespace

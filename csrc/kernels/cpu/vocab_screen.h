@@ -70,16 +70,11 @@ class VocabScreen final : public decode::VocabPart {
     pack_activations<P>(static_cast<const S*>(params.features) + begin * params.H, end - begin,
                         params.H, hidden_.data() + begin * stride_);
     for (int64_t b = begin; b < end; ++b) quantise(b);
-    if (member.index == 0) next_block_.store(0, std::memory_order_relaxed);
+    if (member.index == 0) queue_.reset();
     best_[member.index]->reset(params.B);
     std::fill_n(counts_.data() + member.index * params.B, params.B, int64_t{0});
     member.barrier->wait();
-    const int64_t share = std::max<int64_t>(1, blocks_ / (8 * member.size));
-    for (;;) {
-      const int64_t first = next_block_.fetch_add(share, std::memory_order_relaxed);
-      if (first >= blocks_) break;
-      for (int64_t j = first; j < std::min(blocks_, first + share); ++j) block(j, member);
-    }
+    queue_.share_out(blocks_, member, [&](int64_t j) { block(j, member); });
     member.barrier->wait();
     for (int64_t b = begin; b < end; ++b) finish_row(b, member);
   }
@@ -390,7 +385,7 @@ class VocabScreen final : public decode::VocabPart {
   ScratchArray<double> scores_, log_probs_;
   std::vector<std::unique_ptr<TopK<float>>> owned_, exact_;
   std::vector<TopK<float>*> best_;  // lower ends; one a thread
-  std::atomic<int64_t> next_block_{0};
+  BlockQueue queue_;
 };
 
 }  // namespace

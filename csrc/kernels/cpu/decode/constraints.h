@@ -34,9 +34,9 @@ class Constraints {
   // history: the row's tokens so far, `step` of them. Reuses what `out` has allocated.
   void row(int64_t source, int64_t step, const int64_t* history, RowConstraints* out) const;
 
- private:
   int64_t word_of(int64_t token) const;  // -1: not in the shortlist
 
+ private:
   const DecodeOptions& options_;
   const int64_t num_words_;
   const int64_t* const tokens_;

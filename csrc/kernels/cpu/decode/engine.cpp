@@ -63,14 +63,13 @@ class Engine {
     }
   }
 
-  void run(const Runtime& runtime) {
+  Status run(const Runtime& runtime, DecodeResult* result) {
     run_team(runtime, threads_, [this](const Member& member) { loop(member); });
-  }
-
-  void assemble(DecodeResult* result) const {
+    if (failed_) return Status::invalid(error_);
     const int64_t S = options_.attentions ? sources_.S : 0, H = options_.states ? model_.H : 0;
     const int64_t C = options_.states && attends() ? model_.C : 0;
-    decode::assemble(traces_, options_.results, S, H, C, result);
+    assemble(traces_, options_.results, S, H, C, result);
+    return Status::ok();
   }
 
  private:
@@ -246,7 +245,7 @@ class Engine {
     RowConstraints& out = row_constraints_[i];
     constraint_pointers_[i] = nullptr;  // until `out` is whole: what follows may throw
     if (task_ == VocabTask::kForced) {
-      out.forced = word_of(options_.given[row.source * options_.given_size + step]);
+      out.forced = constraints_.word_of(options_.given[row.source * options_.given_size + step]);
       constraint_pointers_[i] = &out;
       rows_[i].given = out.forced < 0;
       if (rows_[i].given) out.forced = 0;
@@ -257,13 +256,6 @@ class Engine {
     out.seen_logits.resize(out.seen.size());
     const bool none = out.banned == nullptr && out.also_banned.empty() && out.seen.empty();
     constraint_pointers_[i] = none && out.forced < 0 ? nullptr : &out;
-  }
-
-  int64_t word_of(int64_t token) const {
-    if (model_.tokens == nullptr) return token;
-    const int64_t* const end = model_.tokens + model_.V;
-    const int64_t* const found = std::lower_bound(model_.tokens, end, token);
-    return found != end && *found == token ? found - model_.tokens : -1;
   }
 
   // Each source's rows to its strategy. Members share sources out.
@@ -296,7 +288,7 @@ class Engine {
       const int64_t slot = rows_[i].slot;
       Candidates& found = vocab_->candidates[i];
       if (rows_[i].given && found.finite) found = outside();
-      if (!found.finite) note_undefined(trace, slot);
+      if (!found.finite) trace.note_undefined(slot);
       candidates[slot] = &found;
       keep_extras(i, trace.extras(slot));
       if (!wide_weights_.empty()) {
@@ -340,13 +332,6 @@ class Engine {
     return {true, false, 1, &token, &impossible, &impossible, 0};
   }
 
-  void note_undefined(Trace& trace, int64_t slot) {
-    if (trace.undefined_step < 0 || slot < trace.undefined_slot) {
-      trace.undefined_step = trace.step();
-      trace.undefined_slot = slot;
-    }
-  }
-
   void finish(int64_t source) {
     std::vector<Hypothesis> found(options_.results);
     strategy_->finish(source, found.data());
@@ -379,20 +364,7 @@ class Engine {
   int64_t waiting_ = 0;               // the first source that has not begun
   std::atomic<bool> failed_{false};
   std::string error_;
-
-  friend Status decode_with(const KernelTable&, const DecodeModel&, const DecodeSources&,
-                            const DecodeOptions&, const Runtime&, DecodeResult*);
 };
-
-Status decode_with(const KernelTable& kernels, const DecodeModel& model,
-                   const DecodeSources& sources, const DecodeOptions& options,
-                   const Runtime& runtime, DecodeResult* result) {
-  Engine engine(model, sources, options, kernels, runtime);
-  engine.run(runtime);
-  if (engine.failed_) return Status::invalid(engine.error_);
-  engine.assemble(result);
-  return Status::ok();
-}
 
 }  // namespace
 }  // namespace decode
@@ -407,7 +379,7 @@ Status decode_sequences(const DecodeModel& model, const DecodeSources& sources,
     return Status::invalid("decode: expected float32, float64 or bfloat16");
   }
   try {
-    return decode::decode_with(*kernels, model, sources, options, runtime, result);
+    return decode::Engine(model, sources, options, *kernels, runtime).run(runtime, result);
   } catch (const std::exception& e) {  // out of memory
     return Status::invalid(e.what());
   }

@@ -58,6 +58,12 @@ const int64_t* Trace::history(int64_t slot) const {
 
 double* Trace::extras(int64_t slot) { return extras_.data() + (step_ * slots_ + slot) * width_; }
 
+void Trace::note_undefined(int64_t slot) {
+  if (undefined_step_ >= 0 && slot >= undefined_slot_) return;
+  undefined_step_ = step_;
+  undefined_slot_ = slot;
+}
+
 void Trace::follow(const std::vector<Hypothesis>& found, bool beam) {
   for (const Hypothesis& hypothesis : found) {
     const int64_t length = hypothesis.length;
@@ -96,9 +102,9 @@ void assemble(const std::vector<Trace>& traces, int64_t results, int64_t S, int6
   DecodeResult& out = *result;
   out = {};
   for (int64_t b = 0; b < B; ++b) {
-    if (traces[b].undefined_step >= 0 && out.undefined_source < 0) {
+    if (traces[b].undefined_step() >= 0 && out.undefined_source < 0) {
       out.undefined_source = b;
-      out.undefined_step = traces[b].undefined_step;
+      out.undefined_step = traces[b].undefined_step();
     }
     for (const Trace::Row& row : traces[b].rows()) {
       out.T = std::max(out.T, static_cast<int64_t>(row.tokens.size()));

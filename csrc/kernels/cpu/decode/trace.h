@@ -51,8 +51,9 @@ class Trace {
   void release();
   bool done() const { return choices_.empty(); }
 
-  // The lowest slot with logits that were not finite, and its first such step; -1: none.
-  int64_t undefined_slot = -1, undefined_step = -1;
+  // This step's logits of a slot are not finite. Of the lowest such slot the first step; -1: none.
+  void note_undefined(int64_t slot);
+  int64_t undefined_step() const { return undefined_step_; }
 
  private:
   int64_t slots_ = 0, step_ = 0, width_ = 0, history_size_ = 0;
@@ -61,6 +62,7 @@ class Trace {
   std::vector<int64_t> history_[2];  // (slots, history_size), by the parity of the step
   std::vector<double> extras_;       // (steps, slots, width)
   std::vector<Row> rows_;
+  int64_t undefined_slot_ = -1, undefined_step_ = -1;
 };
 
 // The rows of all sources, `results` of each. A row's extras are S attention weights, the H of s_t

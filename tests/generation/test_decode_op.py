@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""The op `decode` by itself: what it returns, and what it refuses."""
+
+import pytest
+import torch
+
+
+def op_arguments(**changes):
+    """By name, of a model with attention."""
+    torch.manual_seed(1)
+    B, S, E, H, C, V = 2, 3, 4, 5, 6, 11
+    arguments = {
+        "cell": "gru",
+        "context": "attention",
+        "input_feeding": False,
+        "embedding": torch.randn(V, E),
+        "layers": [torch.randn(3 * H, E), torch.randn(3 * H, H)],
+        "attention": [torch.randn(H, C), torch.randn(H, H)],
+        "additive": False,
+        "scale": 1.0,
+        "output_weight": torch.randn(V, H),
+        "output_bias": torch.randn(V),
+        "tokens": None,
+        "screen": None,
+        "screen_numbers": None,
+        "hidden": [torch.randn(B, H)],
+        "cells": [],
+        "keys": torch.randn(B, S, H),
+        "values": torch.randn(B, S, C),
+        "source_context": None,
+        "lengths": torch.tensor([3, 2]),
+        "mode": "greedy",
+        "counts": [1, 1, 4, 0, 1, 0, 0, 0, 0, 1, 0, 0],
+        "numbers": [1.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0],
+        "eos": [2],
+        "banned": [],
+        "phrases": [],
+        "allowed": None,
+        "prefix": None,
+        "row_ids": None,
+        "given": None,
+        "given_lengths": None,
+        "on_step": 0,
+    }
+    assert set(changes) <= set(arguments)
+    return list({**arguments, **changes}.values())
+
+
+def test_the_op_runs():
+    found = torch.ops.seq2seq_ext.decode(*op_arguments())
+    tokens, lengths, log_probs, _, weights, hidden, contexts, undefined = found
+    assert tokens.shape == log_probs.shape == (2, int(lengths.max()))
+    assert weights.numel() == hidden.numel() == contexts.numel() == 0
+    assert undefined.tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cell": "qrnn"}, "cell: expected one of 'lstm'"),
+        ({"context": "all"}, "context: expected one of"),
+        ({"mode": "best"}, "mode: expected one of"),
+        ({"context": "initial_state", "input_feeding": True}, "input_feeding: expected False"),
+        ({"embedding": torch.randn(11, 4).int()}, "embedding: expected dtype"),
+        ({"embedding": torch.randn(5, 4)}, "output_weight: expected at most 5 rows"),
+        ({"layers": [torch.randn(15, 4)]}, "layers: expected w_ih, w_hh"),
+        ({"layers": [torch.randn(15, 3), torch.randn(15, 5)]}, r"w_ih\): expected 4 columns"),
+        ({"layers": [torch.randn(15, 4), torch.randn(15, 4)]}, r"layers\[1\] \(w_hh\): expected"),
+        ({"attention": [torch.randn(5, 6)]}, "attention: expected combine_ih"),
+        ({"additive": True}, "attention: expected"),
+        ({"output_weight": torch.randn(11, 5).double()}, "output_weight: expected embedding's"),
+        ({"output_bias": torch.randn(10)}, "output_bias: expected shape"),
+        ({"tokens": torch.arange(11).flip(0)}, "tokens: expected ascending"),
+        ({"hidden": []}, "hidden: expected 1"),
+        ({"cells": [torch.randn(2, 5)]}, "cells: expected 0"),
+        ({"keys": None}, "keys: expected"),
+        ({"keys": torch.randn(2, 0, 5)}, "keys: expected S >= 1"),
+        ({"values": torch.randn(2, 3, 5)}, "values: expected shape"),
+        ({"lengths": torch.tensor([3, 4])}, r"lengths\[1\]: expected 0 to 3"),
+        ({"counts": [1]}, "counts: expected 12"),
+        ({"counts": [1, 2, 4, 0, 1, 0, 0, 0, 0, 1, 0, 0]}, "counts: expected numbers in"),
+        ({"counts": [1, 1, 4, 0, 11, 0, 0, 0, 0, 1, 0, 0]}, r"start token\): expected ids"),
+        ({"numbers": [0.0] * 7}, "numbers: expected a positive"),
+        ({"phrases": [3, 1, 2]}, "phrases: expected"),
+        ({"allowed": torch.ones(3, 11).bool()}, "allowed: expected shape"),
+        ({"prefix": torch.tensor([[1], [11]])}, "prefix: expected ids"),
+        ({"row_ids": torch.arange(3)}, "row_ids: expected shape"),
+        ({"mode": "given"}, "given: expected"),
+        ({"screen": torch.zeros(6, 2, 16, 4).byte()}, "screen_numbers: expected"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+def test_the_op_refuses(changes, message):
+    with pytest.raises(ValueError, match=message):
+        torch.ops.seq2seq_ext.decode(*op_arguments(**changes))
