@@ -13,6 +13,7 @@ SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed")
 BEAM_SEARCH = ("early_stopping", "coverage_penalty", "num_beam_groups", "diversity_penalty")
 
 MAX_SEED = 2**64 - 1
+MAX_COUNT = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,9 +152,7 @@ class GenerationConfig:
         if self.min_p is not None:
             _check_number("min_p", self.min_p, 0, 1)
         if self.seed is not None:
-            _check_count("seed", self.seed, 0)
-            if self.seed > MAX_SEED:
-                raise ValueError(f"generate: seed must be less than 2**64, got {self.seed}")
+            _check_count("seed", self.seed, 0, MAX_SEED)
         if self.early_stopping not in (True, False, "never"):
             raise ValueError(
                 "generate: early_stopping must be True, False or 'never', "
@@ -260,11 +259,13 @@ def _ids(name: str, value: Any) -> Sequence[Any]:
     return value
 
 
-def _check_count(name: str, value: object, low: int) -> None:
+def _check_count(name: str, value: object, low: int, high: int = MAX_COUNT) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise _wrong_type(name, "an int", value)
     if value < low:
         raise ValueError(f"generate: {name} must be at least {low}, got {value}")
+    if value > high:
+        raise ValueError(f"generate: {name} must be at most {high}, got {value}")
 
 
 def _check_number(
