@@ -27,6 +27,7 @@ WAYS = st.sampled_from(
         {"do_sample": True, "top_k": 7, "temperature": 0.8, "num_return_sequences": 2},
         {"do_sample": True, "top_k": 0},
         {"do_sample": True, "top_k": 0, "temperature": 2.5, "top_p": 0.9},
+        {"do_sample": True, "top_k": 0, "temperature": 1e-42},
         {"do_sample": True, "top_k": None, "min_p": 0.02, "top_p": 0.99},
     ]
 )

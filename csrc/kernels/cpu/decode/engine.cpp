@@ -22,6 +22,7 @@ constexpr int64_t kMostRows = 256;
 constexpr int64_t kMostLogits = int64_t{16} << 20;  // of rows that want all of theirs
 constexpr int64_t kMostKept = 1024;     // best words that a row keeps on the way; more are selected
 constexpr int64_t kMostScreened = 128;  // of more candidates too many are computed anew
+constexpr double kLeastDrawn = 1e-30;   // a temperature: below, float32 logits over it overflow
 constexpr int64_t kMinWorkPerThread = 64 << 10;  // multiply-adds of a step
 
 struct Row {
@@ -83,7 +84,8 @@ class Engine {
     }
     // Noise is keyed by tokens; the kernel that draws knows words.
     const bool all = options_.top_p >= 1 && options_.min_p <= 0;
-    return all && model_.tokens == nullptr ? VocabTask::kDraw : VocabTask::kNucleus;
+    const bool fits = options_.temperature >= kLeastDrawn && model_.tokens == nullptr;
+    return all && fits ? VocabTask::kDraw : VocabTask::kNucleus;
   }
 
   int64_t candidates() const { return std::clamp<int64_t>(strategy_->wanted(), 1, model_.V); }
