@@ -16,7 +16,7 @@ __all__ = ["convert_decoder"]
 Recurrent = nn.RNNBase | nn.RNNCellBase | Sequence[nn.RNNCellBase] | nn.ModuleList
 
 _CELLS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn", "RNN_RELU": "rnn"}
-_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
 
 
 def convert_decoder(
@@ -54,7 +54,8 @@ def convert_decoder(
         key: of "general", without bias, and "additive": memory -> what is scored.
         query: of "additive".
         v: of "additive": (A,), or Linear(A, 1) without bias.
-        combine: of attention: Linear(C + H, H) without bias, context first.
+        combine: of attention: Linear(C + P, P) without bias, context first; P is the LSTM's
+            proj_size, or H.
 
     Raises TypeError, ValueError: modules of another kind, or that do not fit together.
     """
@@ -69,6 +70,9 @@ def convert_decoder(
             )
     layers, cell, nonlinearity = _layers(rnn)
     hidden = layers[0]["weight_hh"].size(1)
+    proj = 0
+    if "weight_hr" in layers[0]:
+        proj, hidden = layers[0]["weight_hr"].shape
     size = None
     if attention == "additive":
         size = _given("key", key).out_features
@@ -88,6 +92,7 @@ def convert_decoder(
         tied_embeddings=output.weight is embedding.weight,
         padding_idx=embedding.padding_idx,
         nonlinearity=nonlinearity,
+        proj_size=proj,
         device=embedding.weight.device,
         dtype=embedding.weight.dtype,
     )
@@ -110,8 +115,8 @@ def convert_decoder(
 def _layers(rnn: Recurrent) -> tuple[list[dict[str, Tensor]], str, str]:
     """Each layer's weights by the cells' names, the cell, the nonlinearity."""
     if isinstance(rnn, nn.RNNBase):
-        if rnn.bidirectional or rnn.proj_size:
-            raise ValueError("convert_decoder: rnn must have one direction and no proj_size")
+        if rnn.bidirectional:
+            raise ValueError("convert_decoder: rnn must have one direction")
         rows = [
             {n: getattr(rnn, f"{n}_l{i}") for n in _NAMES if hasattr(rnn, f"{n}_l{i}")}
             for i in range(rnn.num_layers)
@@ -127,9 +132,11 @@ def _layers(rnn: Recurrent) -> tuple[list[dict[str, Tensor]], str, str]:
             )
         cell = kinds.pop()
         nonlinearity = getattr(cells[0], "nonlinearity", "tanh")
-        rows = [{n: getattr(c, n) for n in _NAMES if getattr(c, n) is not None} for c in cells]
+        rows = [
+            {n: getattr(c, n) for n in _NAMES if getattr(c, n, None) is not None} for c in cells
+        ]
     for row in rows:  # a Decoder's layers have biases
-        for name in _NAMES[2:]:
+        for name in _NAMES[2:4]:
             row.setdefault(name, row["weight_ih"].new_zeros(len(row["weight_ih"])))
     return rows, cell, nonlinearity
 
@@ -159,9 +166,9 @@ def _attention(
     assert decoder.attention is not None
     kind, context = decoder.attention.kind, decoder.attention.memory_size
     mixed = _plain("combine", combine)
-    if mixed.size(1) != context + decoder.hidden_size:
+    if mixed.size(1) != context + decoder.output_size:
         raise ValueError(
-            f"convert_decoder: combine must read {context} + {decoder.hidden_size} features, the "
+            f"convert_decoder: combine must read {context} + {decoder.output_size} features, the "
             f"context's first, got {mixed.size(1)}"
         )
     weights = {

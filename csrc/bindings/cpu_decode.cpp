@@ -50,7 +50,7 @@ Decoded tensors_of(const kernels::DecodeResult& found, const kernels::DecodeMode
           log_probs,
           ranks,
           extras(found.attentions, S),
-          extras(found.hidden, model.H),
+          extras(found.hidden, model.P),
           extras(found.contexts, model.C),
           undefined};
 }

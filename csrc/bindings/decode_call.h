@@ -17,7 +17,7 @@ struct DecodeCall {
 };
 
 // tokens (R, T), lengths (R), log_probs (R, T) state, ranks (R), attentions (R, T, S), hidden (R,
-// T, H), contexts (R, T, C), undefined (2): where logits were not finite first, else -1. What is
+// T, P), contexts (R, T, C), undefined (2): where logits were not finite first, else -1. What is
 // not asked for is empty.
 using Decoded = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 

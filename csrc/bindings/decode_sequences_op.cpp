@@ -38,6 +38,8 @@ const int64_t* integers(const OptionalTensor& tensor) {
   return static_cast<const int64_t*>(data(tensor));
 }
 
+constexpr const char* kLayer = "w_ih, w_hh, [b_ih, b_hh], [w_hr] of each layer";
+
 // The model, checked, and what has to live as long as it is used.
 class Model {
  public:
@@ -75,15 +77,15 @@ class Model {
 
   void set_screen(const Tensor& panels, const OptionalTensor& numbers) {
     const auto up = [](int64_t size, int64_t to) { return (size + to - 1) / to * to; };
-    const int64_t words = up(p.V, kernels::kScreenWords), depth = up(p.H, kernels::kScreenDepth);
+    const int64_t words = up(p.V, kernels::kScreenWords), depth = up(p.P, kernels::kScreenDepth);
     if (panels.scalar_type() != ScalarType::Byte) fail("screen", "others", "dtype uint8");
     expect_shape(panels, {words / 16, depth / 4, 16, 4}, "screen");
     if (!numbers || numbers->scalar_type() != ScalarType::Float) {
       fail("screen_numbers", "others", "a float32 tensor");
     }
     expect_shape(*numbers, {5, words}, "screen_numbers");
-    if (p.dtype == kernels::DType::kFloat64 || p.H > (1 << 15)) {
-      fail("screen", "others", "float32 or bfloat16 weights, and H <= 32768");
+    if (p.dtype == kernels::DType::kFloat64 || p.P > (1 << 15)) {
+      fail("screen", "others", "float32 or bfloat16 weights, and P <= 32768");
     }
     const float* row = static_cast<const float*>(keep(*numbers).const_data_ptr());
     p.screen.panels = static_cast<const uint8_t*>(keep(panels).const_data_ptr());
@@ -103,11 +105,11 @@ class Model {
 
  private:
   void set_output(const Tensor& weight, const OptionalTensor& bias, const OptionalTensor& tokens) {
-    expect_dims(weight, 2, "output_weight", "V, H");
+    expect_dims(weight, 2, "output_weight", "V, P");
     p.V = weight.size(0);
-    p.H = weight.size(1);
+    p.P = weight.size(1);
     if (p.V < 1) fail("output_weight", shape_of(weight), "V >= 1");
-    p.output_weight = like(weight, "output_weight", {p.V, p.H}).const_data_ptr();
+    p.output_weight = like(weight, "output_weight", {p.V, p.P}).const_data_ptr();
     if (bias) p.output_bias = like(*bias, "output_bias", {p.V}).const_data_ptr();
     if (!tokens) {
       if (p.V > p.num_tokens) {
@@ -130,48 +132,56 @@ class Model {
       fail("attention", std::to_string(attention.size()) + " tensors",
            "combine_ih, combine_hh, [w_query], [v]");
     }
-    expect_dims(attention[0], 2, "attention[0] (combine_ih)", "H, C");
+    expect_dims(attention[0], 2, "attention[0] (combine_ih)", "P, C");
     p.C = attention[0].size(1);
-    p.A = p.H;
-    p.combine_ih = like(attention[0], "attention[0] (combine_ih)", {p.H, p.C}).const_data_ptr();
-    p.combine_hh = like(attention[1], "attention[1] (combine_hh)", {p.H, p.H}).const_data_ptr();
+    p.A = p.P;
+    p.combine_ih = like(attention[0], "attention[0] (combine_ih)", {p.P, p.C}).const_data_ptr();
+    p.combine_hh = like(attention[1], "attention[1] (combine_hh)", {p.P, p.P}).const_data_ptr();
     if (attention.size() > 2) {
-      expect_dims(attention[2], 2, "attention[2] (w_query)", "A, H");
+      expect_dims(attention[2], 2, "attention[2] (w_query)", "A, P");
       p.A = attention[2].size(0);
-      p.w_query = like(attention[2], "attention[2] (w_query)", {p.A, p.H}).const_data_ptr();
+      p.w_query = like(attention[2], "attention[2] (w_query)", {p.A, p.P}).const_data_ptr();
     }
     if (additive) p.v = like(attention[3], "attention[3] (v)", {p.A}).const_data_ptr();
   }
 
   void set_layers(const Tensors& weights) {
+    if (weights.size() < 2) fail("layers", std::to_string(weights.size()) + " tensors", kLayer);
+    expect_dims(weights[0], 2, "layers[0] (w_ih)", "G*H, I");
+    p.H = weights[0].size(0) / kernels::num_gates(p.cell);
+    const bool projects = p.cell == Cell::kLstm && p.H > p.P;
+    if (!projects) p.H = p.P;
     const int64_t gates = kernels::num_gates(p.cell) * p.H;
-    // Two or four a layer: biases are one-dimensional.
-    const size_t per = weights.size() > 2 && weights[2].dim() == 1 ? 4 : 2;
-    if (weights.empty() || weights.size() % per != 0) {
-      fail("layers", std::to_string(weights.size()) + " tensors",
-           "w_ih, w_hh, [b_ih, b_hh] of each layer");
+    const bool biases = weights.size() > 2 && weights[2].dim() == 1;
+    const size_t per = (biases ? 4 : 2) + (projects ? 1 : 0);
+    if (weights.size() % per != 0) {
+      fail("layers", std::to_string(weights.size()) + " tensors", kLayer);
     }
     p.L = static_cast<int64_t>(weights.size() / per);
     for (int64_t l = 0; l < p.L; ++l) {
       const Tensor* w = &weights[l * per];
-      int64_t inputs = p.H;
+      int64_t inputs = p.P;
       if (l == 0) {
-        expect_dims(w[0], 2, "layers[0] (w_ih)", "G*H, I");
         inputs = w[0].size(1);
         const int64_t extra = inputs - p.E;
         if (p.context == DecodeContext::kEveryStep && extra > 0) p.C = extra;
         const int64_t expected =
-            p.E + (p.context == DecodeContext::kEveryStep ? p.C : 0) + (p.input_feeding ? p.H : 0);
+            p.E + (p.context == DecodeContext::kEveryStep ? p.C : 0) + (p.input_feeding ? p.P : 0);
         if (inputs != expected) fail("layers[0] (w_ih)", shape_of(w[0]), expected, " columns");
       }
-      const int index = static_cast<int>(l * per);
+      int index = static_cast<int>(l * per);
+      const auto next = [&](const char* name, std::initializer_list<int64_t> shape) {
+        const Name full{"layers", index, name};
+        return like(weights[index++], full, shape).const_data_ptr();
+      };
       kernels::RecurrentWeights layer;
-      layer.w_ih = like(w[0], {"layers", index, "w_ih"}, {gates, inputs}).const_data_ptr();
-      layer.w_hh = like(w[1], {"layers", index + 1, "w_hh"}, {gates, p.H}).const_data_ptr();
-      if (per == 4) {
-        layer.b_ih = like(w[2], {"layers", index + 2, "b_ih"}, {gates}).const_data_ptr();
-        layer.b_hh = like(w[3], {"layers", index + 3, "b_hh"}, {gates}).const_data_ptr();
+      layer.w_ih = next("w_ih", {gates, inputs});
+      layer.w_hh = next("w_hh", {gates, p.P});
+      if (biases) {
+        layer.b_ih = next("b_ih", {gates});
+        layer.b_hh = next("b_hh", {gates});
       }
+      if (projects) layer.w_hr = next("w_hr", {p.P, p.H});
       layers_.push_back(layer);
     }
     p.layers = layers_.data();
@@ -218,12 +228,12 @@ struct Sources {
     if (cells_given.size() != (lstm ? hidden_given.size() : 0)) {
       fail("cells", std::to_string(cells_given.size()) + " tensors", lstm ? m.L : 0);
     }
-    expect_dims(hidden_given[0], 2, "hidden[0]", "B, H");
+    expect_dims(hidden_given[0], 2, "hidden[0]", "B, P");
     p.B = hidden_given[0].size(0);
     for (int64_t l = 0; l < m.L; ++l) {
       const int index = static_cast<int>(l);
       hidden.push_back(
-          model.like(hidden_given[l], {"hidden", index, nullptr}, {p.B, m.H}).const_data_ptr());
+          model.like(hidden_given[l], {"hidden", index, nullptr}, {p.B, m.P}).const_data_ptr());
       if (!lstm) continue;
       const Tensor& cell = cells_given[l];
       if (cell.scalar_type() != state_type(model.embedding.scalar_type())) {

@@ -57,10 +57,12 @@ struct Model {
     p.num_tokens = embedding.shape(0);
     p.E = embedding.shape(1);
     p.V = output.shape(0);
-    p.H = output.shape(1);
-    if (p.V < 1 || p.H < 1) throw py::value_error("output_weight: expected V >= 1 and H >= 1");
+    p.P = output.shape(1);
+    p.H = d.contains("H") ? py::cast<int64_t>(d["H"]) : p.P;
+    if (p.V < 1 || p.P < 1 || p.H < p.P)
+      throw py::value_error("output_weight: expected V >= 1 and 1 <= P <= H");
     p.embedding = input(embedding, "embedding", p.dtype, {p.num_tokens, p.E});
-    p.output_weight = input(output, "output_weight", p.dtype, {p.V, p.H});
+    p.output_weight = input(output, "output_weight", p.dtype, {p.V, p.P});
     p.output_bias = input(maybe(d, "output_bias"), "output_bias", p.dtype, {p.V});
     set_tokens(d);
     if (p.context == DecodeContext::kEveryStep) p.C = py::cast<int64_t>(d["C"]);
@@ -92,31 +94,35 @@ struct Model {
     if (d.contains("scale")) p.scale = py::cast<double>(d["scale"]);
     p.C = array(d, "combine_ih", 2).shape(1);
     const MaybeArray query = maybe(d, "w_query"), v = maybe(d, "v");
-    p.A = query ? query->shape(0) : p.H;
+    p.A = query ? query->shape(0) : p.P;
     if (v.has_value() != (p.score == Score::kAdditive)) throw py::value_error("v: for additive");
-    p.w_query = input(query, "w_query", p.dtype, {p.A, p.H});
+    p.w_query = input(query, "w_query", p.dtype, {p.A, p.P});
     p.v = input(v, "v", p.dtype, {p.A});
-    p.combine_ih = input(array(d, "combine_ih", 2), "combine_ih", p.dtype, {p.H, p.C});
-    p.combine_hh = input(array(d, "combine_hh", 2), "combine_hh", p.dtype, {p.H, p.H});
+    p.combine_ih = input(array(d, "combine_ih", 2), "combine_ih", p.dtype, {p.P, p.C});
+    p.combine_hh = input(array(d, "combine_hh", 2), "combine_hh", p.dtype, {p.P, p.P});
   }
 
   void set_layers(const py::dict& d) {
     const int64_t gates = kernels::num_gates(p.cell) * p.H;
     for (const py::handle layer : py::cast<py::list>(d["layers"])) {
-      const auto w = py::cast<std::array<MaybeArray, 4>>(layer);
-      int64_t inputs = p.H;
+      const auto w = py::cast<std::vector<MaybeArray>>(layer);
+      int64_t inputs = p.P;
       if (layers_.empty()) {
         inputs =
-            p.E + (p.context == DecodeContext::kEveryStep ? p.C : 0) + (p.input_feeding ? p.H : 0);
+            p.E + (p.context == DecodeContext::kEveryStep ? p.C : 0) + (p.input_feeding ? p.P : 0);
       }
-      if (!w[0] || !w[1] || w[2].has_value() != w[3].has_value()) {
-        throw py::value_error("layers: expected w_ih, w_hh and both biases or none");
+      const bool projects = p.H != p.P;
+      if (w.size() != (projects ? 5u : 4u) || !w[0] || !w[1] || (projects && !w[4]) ||
+          w[2].has_value() != w[3].has_value()) {
+        throw py::value_error(
+            "layers: expected w_ih, w_hh, both biases or none, w_hr of a projection");
       }
       kernels::RecurrentWeights r;
       r.w_ih = input(w[0], "w_ih", p.dtype, {gates, inputs});
-      r.w_hh = input(w[1], "w_hh", p.dtype, {gates, p.H});
+      r.w_hh = input(w[1], "w_hh", p.dtype, {gates, p.P});
       r.b_ih = input(w[2], "b_ih", p.dtype, {gates});
       r.b_hh = input(w[3], "b_hh", p.dtype, {gates});
+      if (projects) r.w_hr = input(w[4], "w_hr", p.dtype, {p.P, p.H});
       layers_.push_back(r);
     }
     if (layers_.empty()) throw py::value_error("layers: expected one or more");
@@ -127,7 +133,7 @@ struct Model {
   // (panels, numbers): as in seq2seq_ext.generation.prepared.Screen.
   void set_screen(const py::tuple& screen) {
     const auto up = [](int64_t size, int64_t to) { return (size + to - 1) / to * to; };
-    const int64_t words = up(p.V, kernels::kScreenWords), depth = up(p.H, kernels::kScreenDepth);
+    const int64_t words = up(p.V, kernels::kScreenWords), depth = up(p.P, kernels::kScreenDepth);
     const auto panels = py::cast<py::array>(screen[0]), numbers = py::cast<py::array>(screen[1]);
     const Shape shape{words / 16, depth / 4, 16, 4};
     if (!panels.dtype().is(py::dtype::of<uint8_t>()) || p.dtype == DType::kFloat64 ||
@@ -156,7 +162,7 @@ struct Sources {
     const auto states = py::cast<std::vector<py::array>>(d["hidden"]);
     if (static_cast<int64_t>(states.size()) != m.L) throw py::value_error("hidden: one a layer");
     p.B = states[0].shape(0);
-    for (const py::array& h : states) hidden_.push_back(input(h, "hidden", m.dtype, {p.B, m.H}));
+    for (const py::array& h : states) hidden_.push_back(input(h, "hidden", m.dtype, {p.B, m.P}));
     if (m.cell == Cell::kLstm) {
       for (const py::array& c : py::cast<std::vector<py::array>>(d["cells"])) {
         cells_.push_back(input(c, "cells", state_of(m.dtype), {p.B, m.H}));

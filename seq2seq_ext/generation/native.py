@@ -340,6 +340,7 @@ def _on_gpu(
     for all steps, and nothing is asked for but tokens and scores."""
     return (
         constraints is not None
+        and all(d.output_size == d.hidden_size for d in predictor.decoders)
         and constraints.prefix is None
         and callback is None
         and predictor.common is None

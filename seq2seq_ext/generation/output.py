@@ -23,7 +23,7 @@ class GenerateOutput(NamedTuple):
     beam_scores: Tensor | None  # num_beams > 1: (R,) float64: by which the hypotheses are ranked
     scores: Tensor | None  # output_scores: (R, T, V) log-probabilities, -inf where banned
     attentions: Tensor | None  # output_attentions: (R, T, S)
-    hidden_states: Tensor | None  # output_hidden_states: (R, T, H): s_1 ... s_T
+    hidden_states: Tensor | None  # output_hidden_states: (R, T, P): s_1 ... s_T
     contexts: Tensor | None  # output_hidden_states: (R, T, C) with attention, (R, C) without
 
 

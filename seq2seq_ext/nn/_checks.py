@@ -23,6 +23,20 @@ def check_size(where: str, name: str, value: object) -> None:
         raise ValueError(f"{where}: {name} must be greater than zero, got {value}")
 
 
+def check_proj_size(where: str, value: object, cell: str, hidden_size: int) -> None:
+    """proj_size: 0: none; for an LSTM below hidden_size, as torch.nn has it."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{where}: proj_size must be an int, got {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"{where}: proj_size must be at least 0, got {value}")
+    if value > 0 and cell != "lstm":
+        raise ValueError(f"{where}: proj_size is for cell 'lstm', got {value} with {cell!r}")
+    if value >= hidden_size:
+        raise ValueError(
+            f"{where}: proj_size must be smaller than hidden_size ({hidden_size}), got {value}"
+        )
+
+
 def check_probability(where: str, name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{where}: {name} must be a number, got {type(value).__name__}")

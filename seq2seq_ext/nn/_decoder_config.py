@@ -9,6 +9,7 @@ from seq2seq_ext.nn._checks import (
     CELLS,
     check_choice,
     check_probability,
+    check_proj_size,
     check_size,
     check_token_id,
 )
@@ -23,6 +24,7 @@ def check_config(config: dict[str, Any]) -> None:
     for name in ("vocab_size", "embedding_size", "hidden_size", "num_layers"):
         check_size("Decoder", name, config[name])
     check_choice("Decoder", "cell", config["cell"], CELLS)
+    check_proj_size("Decoder", config["proj_size"], config["cell"], config["hidden_size"])
     check_choice("Decoder", "context", config["context"], CONTEXTS)
     check_choice("Decoder", "bridge", config["bridge"], BRIDGES)
     check_probability("Decoder", "dropout", config["dropout"])

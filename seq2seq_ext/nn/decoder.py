@@ -22,9 +22,9 @@ from seq2seq_ext.nn.loss import LinearCrossEntropy
 class DecoderState(NamedTuple):
     """What goes from one step to the next."""
 
-    hidden: tuple[Tensor, ...]  # of each layer, (B, H)
+    hidden: tuple[Tensor, ...]  # of each layer, (B, P)
     cell: tuple[Tensor, ...] | None  # LSTM: of each layer, (B, H), float32 beside 16-bit weights
-    feed: Tensor | None  # input feeding: the last attentional vector, (B, H)
+    feed: Tensor | None  # input feeding: the last attentional vector, (B, P)
 
     def index_select(self, rows: Tensor) -> DecoderState:
         """The state of some rows, in that order (beam search, finished rows)."""
@@ -49,9 +49,9 @@ class DecoderMemory(NamedTuple):
 class DecoderStep(NamedTuple):
     """One step. `features` is what the output layer reads."""
 
-    features: Tensor  # (B, H): s_t, or the attentional vector tanh(W [c_t; s_t])
+    features: Tensor  # (B, P): s_t, or the attentional vector tanh(W [c_t; s_t])
     state: DecoderState
-    hidden: Tensor  # (B, H): s_t
+    hidden: Tensor  # (B, P): s_t
     context: Tensor  # (B, C): c_t with attention, c without
     weights: Tensor | None  # (B, S): attention
 
@@ -60,7 +60,7 @@ class DecoderOutput(NamedTuple):
     """All steps of a batch."""
 
     logits: Tensor  # (B, T, V)
-    hidden: Tensor  # (B, T, H): s_1 ... s_T
+    hidden: Tensor  # (B, T, P): s_1 ... s_T
     context: Tensor  # (B, T, C) with attention; (B, C) without
     weights: Tensor | None  # (B, T, S)
     state: DecoderState
@@ -94,7 +94,10 @@ class Decoder(nn.Module):
         bridge: "copy", "linear", "linear_tanh", "zero" or "mean": see `Bridge`.
         dropout: on embeddings, between layers and before the output layer.
         tied_embeddings: the output weight is the target embedding; a projection stands between
-            where H != E.
+            where P != E.
+        proj_size: P: an LSTM's s_t is projected to so many features, fewer than H (Sak et al.
+            2014), and so is what reads it: attention, the attentional vector, the output layer. The
+            cell state keeps H. 0: no projection, and P is H.
 
     Raises ValueError, TypeError: an argument out of its range, or arguments that contradict each
     other.
@@ -119,6 +122,7 @@ class Decoder(nn.Module):
         tied_embeddings: bool = False,
         padding_idx: int | None = None,
         nonlinearity: str = "tanh",
+        proj_size: int = 0,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -139,11 +143,13 @@ class Decoder(nn.Module):
             "tied_embeddings": tied_embeddings,
             "padding_idx": padding_idx,
             "nonlinearity": nonlinearity,
+            "proj_size": proj_size,
         }
         if not isinstance(encoder, Encoder):
             raise TypeError(f"Decoder: encoder must be an Encoder, got {type(encoder).__name__}")
         check_config(self._config)
         self.vocab_size, self.hidden_size, self.num_layers = vocab_size, hidden_size, num_layers
+        self.output_size = proj_size or hidden_size  # P: of s_t and of the attentional vector
         self.cell, self.context, self.input_feeding = cell, context, input_feeding
         self.summary = summary or ("mean" if bridge == "mean" else "last")
         self.dropout = float(dropout)
@@ -154,7 +160,7 @@ class Decoder(nn.Module):
         if context == "every_step":
             extra = encoder.output_size
         elif input_feeding:
-            extra = hidden_size
+            extra = self.output_size
         self.embedding = nn.Embedding(vocab_size, embedding_size, padding_idx, **factory)
         self.rnn = make_rnn(
             cell,
@@ -163,34 +169,41 @@ class Decoder(nn.Module):
             num_layers,
             self.dropout,
             nonlinearity=nonlinearity,
+            proj_size=proj_size,
             **factory,
         )
         self.bridge = Bridge(
-            encoder, bridge, cell=cell, hidden_size=hidden_size, num_layers=num_layers, **factory
+            encoder,
+            bridge,
+            cell=cell,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            proj_size=proj_size,
+            **factory,
         )
         self.attention: Attention | None = None
         if context == "attention":
             self.attention = Attention(
-                hidden_size,
+                self.output_size,
                 encoder.output_size,
                 attention or "general",
                 attention_size=attention_size,
                 **factory,
             )
             # tanh(W_c c + W_s s) is an Elman step from s on the input c: one fused kernel.
-            self.combine = RNNCell(encoder.output_size, hidden_size, bias=False, **factory)
+            self.combine = RNNCell(encoder.output_size, self.output_size, bias=False, **factory)
         self._make_output(tied_embeddings, embedding_size, factory)
 
     def _make_output(self, tied: bool, embedding_size: int, factory: dict[str, Any]) -> None:
         self.output: nn.Linear | None = None
         self.projection: nn.Linear | None = None
         if not tied:
-            self.output = nn.Linear(self.hidden_size, self.vocab_size, **factory)
+            self.output = nn.Linear(self.output_size, self.vocab_size, **factory)
             return
         # The weight is not registered twice, so that a state dict has no two names for one storage.
         self.output_bias = nn.Parameter(torch.zeros(self.vocab_size, **factory))
-        if embedding_size != self.hidden_size:
-            self.projection = nn.Linear(self.hidden_size, embedding_size, bias=False, **factory)
+        if embedding_size != self.output_size:
+            self.projection = nn.Linear(self.output_size, embedding_size, bias=False, **factory)
         with torch.no_grad():  # nn.Embedding's N(0, 1) would make logits of size sqrt(E)
             self.embedding.weight.normal_(0, embedding_size**-0.5)
             if self.embedding.padding_idx is not None:
@@ -203,7 +216,7 @@ class Decoder(nn.Module):
     # -- output layer ------------------------------------------------------------------------------
 
     def logits(self, features: Tensor) -> Tensor:
-        """W_o features + b_o: (..., H) -> (..., V)."""
+        """W_o features + b_o: (..., P) -> (..., V)."""
         if self.output is not None:
             return self.output(features)
         return F.linear(*self.readout(features))
@@ -217,7 +230,7 @@ class Decoder(nn.Module):
         return features, self.embedding.weight, self.output_bias
 
     def output_parameters(self) -> tuple[Tensor, Tensor]:
-        """W_o (V, H) and b_o (V), a projection folded in: for `ops.vocab_pick`, step after step."""
+        """W_o (V, P) and b_o (V), a projection folded in: for `ops.vocab_pick`, step after step."""
         if self.output is not None:
             return self.output.weight, self.output.bias
         weight = self.embedding.weight
@@ -293,7 +306,7 @@ class Decoder(nn.Module):
     def _read(
         self, hidden: Tensor, memory: DecoderMemory, beams: int = 1
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """features, context, weights for s_t (B, H), or for all s_1 ... s_T (B, T, H)."""
+        """features, context, weights for s_t (B, P), or for all s_1 ... s_T (B, T, P)."""
         if self.attention is None:
             assert memory.context is not None
             return hidden, memory.context, None

@@ -15,6 +15,7 @@ from seq2seq_ext.nn._checks import (
     as_lengths,
     check_choice,
     check_probability,
+    check_proj_size,
     check_size,
     check_token_id,
     check_tokens,
@@ -25,8 +26,8 @@ from seq2seq_ext.nn.rnn import GRU, LSTM, RNN
 class EncoderOutput(NamedTuple):
     """Everything the encoder knows about a batch of sentences."""
 
-    outputs: Tensor  # (B, S, D*H): h_1 ... h_T of the last layer, zero past each length
-    hidden: Tensor  # (L*D, B, H): each layer's and direction's final state
+    outputs: Tensor  # (B, S, D*P): h_1 ... h_T of the last layer, zero past each length
+    hidden: Tensor  # (L*D, B, P): each layer's and direction's final state
     cell: Tensor | None  # (L*D, B, H): the same of the LSTM's cell state, else None
     lengths: Tensor  # (B,) int64
     mask: Tensor  # (B, S) bool, True at tokens
@@ -42,6 +43,8 @@ def make_rnn(
     modules: dict[str, Any] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
     if cell != "rnn":
         kwargs.pop("nonlinearity", None)
+    if not kwargs.get("proj_size"):
+        kwargs.pop("proj_size", None)
     return modules[cell](input_size, hidden_size, num_layers, **kwargs)
 
 
@@ -54,10 +57,12 @@ class Encoder(nn.Module):
         hidden_size: H, per direction.
         cell: "lstm", "gru" or "rnn".
         num_layers: L.
-        bidirectional: read in both directions; the outputs are D*H wide.
+        bidirectional: read in both directions; the outputs are D*P wide.
         dropout: on the embeddings and between layers.
         padding_idx: token of padding; gives lengths where forward gets none.
         nonlinearity: "tanh" or "relu", of cell "rnn".
+        proj_size: P: an LSTM's h_t is projected to so many features, fewer than H; 0: it is not,
+            and P is H.
 
     Raises ValueError, TypeError: an argument out of its range.
     """
@@ -74,6 +79,7 @@ class Encoder(nn.Module):
         dropout: float = 0.0,
         padding_idx: int | None = None,
         nonlinearity: str = "tanh",
+        proj_size: int = 0,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -86,6 +92,7 @@ class Encoder(nn.Module):
         ):
             check_size("Encoder", name, size)
         check_choice("Encoder", "cell", cell, CELLS)
+        check_proj_size("Encoder", proj_size, cell, hidden_size)
         check_probability("Encoder", "dropout", dropout)
         if padding_idx is not None:
             check_token_id("Encoder", "padding_idx", padding_idx, vocab_size)
@@ -99,11 +106,12 @@ class Encoder(nn.Module):
             "dropout": dropout,
             "padding_idx": padding_idx,
             "nonlinearity": nonlinearity,
+            "proj_size": proj_size,
         }
         self.vocab_size, self.hidden_size, self.num_layers = vocab_size, hidden_size, num_layers
         self.cell, self.dropout, self.padding_idx = cell, float(dropout), padding_idx
         self.num_directions = 2 if bidirectional else 1
-        self.output_size = self.num_directions * hidden_size
+        self.output_size = self.num_directions * (proj_size or hidden_size)
         factory = {"device": device, "dtype": dtype}
         self.embedding = nn.Embedding(vocab_size, embedding_size, padding_idx, **factory)
         self.rnn = make_rnn(
@@ -114,6 +122,7 @@ class Encoder(nn.Module):
             float(dropout),
             bidirectional=bidirectional,
             nonlinearity=nonlinearity,
+            proj_size=proj_size,
             **factory,
         )
 

@@ -69,6 +69,8 @@ class Seq2Seq(nn.Module):
         num_layers: int = 1,
         bidirectional: bool = False,
         encoder_hidden_size: int | None = None,
+        proj_size: int = 0,
+        encoder_proj_size: int | None = None,
         dropout: float = 0.0,
         pad_token_id: int | None = 0,
         bos_token_id: int | None = 1,
@@ -83,6 +85,8 @@ class Seq2Seq(nn.Module):
         Args:
             hidden_size: H of the decoder. The encoder's, per direction, is encoder_hidden_size;
                 None: H, or H / 2 with two directions, so that its outputs are H wide.
+            proj_size: P of a decoder of LSTM cells with projection; 0: none. The encoder's is
+                encoder_proj_size; None: P, or P / 2 with two directions.
             pad_token_id, bos_token_id, eos_token_id: of both vocabularies.
             decoder_options: context, summary, attention, attention_size, input_feeding, bridge,
                 tied_embeddings: see `Decoder`.
@@ -95,6 +99,13 @@ class Seq2Seq(nn.Module):
                     f"got {hidden_size}"
                 )
             encoder_hidden_size = hidden_size // 2 if bidirectional else hidden_size
+        if encoder_proj_size is None:
+            if bidirectional and proj_size % 2:
+                raise ValueError(
+                    "Seq2Seq.build: with two directions proj_size must be even (each direction "
+                    f"takes half of it) or encoder_proj_size be given, got {proj_size}"
+                )
+            encoder_proj_size = proj_size // 2 if bidirectional else proj_size
         shared: dict[str, Any] = {
             "cell": cell,
             "num_layers": num_layers,
@@ -109,6 +120,7 @@ class Seq2Seq(nn.Module):
             embedding_size,
             encoder_hidden_size,
             bidirectional=bidirectional,
+            proj_size=encoder_proj_size,
             **shared,
         )
         decoder = Decoder(
@@ -116,6 +128,7 @@ class Seq2Seq(nn.Module):
             embedding_size,
             hidden_size,
             encoder=encoder,
+            proj_size=proj_size,
             **shared,
             **decoder_options,
         )

@@ -18,13 +18,17 @@ KINDS = [
     {"context": "attention", "attention": "general"},
     {"context": "attention", "attention": "additive", "input_feeding": True},
     {"context": "attention", "attention": "scaled_dot", "tied_embeddings": True},
+    {"context": "attention", "attention": "general", "input_feeding": True, "proj_size": 4},
 ]
 
 
 def make(dtype=torch.float32, vocab=23, eos=EOS, **options):
     """A model whose rows end at different steps: its weights are larger than fresh ones."""
     arguments = {"embedding_size": 16, "hidden_size": 24, "bidirectional": True, "cell": "lstm"}
-    model = Seq2Seq.build(vocab, vocab, eos_token_id=eos, **{**arguments, **options})
+    arguments |= options
+    if arguments["cell"] != "lstm":
+        arguments.pop("proj_size", None)
+    model = Seq2Seq.build(vocab, vocab, eos_token_id=eos, **arguments)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "embedding" not in name or options.get("tied_embeddings"):

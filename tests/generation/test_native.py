@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seq2seq_ext.generation import native
+from seq2seq_ext.generation.predictor import Predictor
 from seq2seq_ext.nn import Seq2Seq
 
 from . import soak
@@ -111,6 +112,36 @@ def test_options_in_any_combination(kind, cell, dtype, way, penalties, names, se
     with native.disabled():
         want = model.generate(src, lengths, **options)
     expect_same(got, want, options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8], ids=str)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"context": "initial_state", "num_layers": 2, "bridge": "copy"},
+        {"context": "every_step", "tied_embeddings": True},
+        {"attention": "additive", "attention_size": 5, "num_layers": 2},
+        {"attention": "dot", "input_feeding": True, "tied_embeddings": True, "embedding_size": 20},
+    ],
+    ids=str,
+)
+def test_projections(kind, dtype):
+    torch.manual_seed(8)
+    model = make(torch.float32, V, hidden_size=36, proj_size=20, **kind)
+    src, lengths = batch_of()
+    model.prepare_for_decoding(dtype)
+    assert native.Decode.takes(Predictor([model]), model.generation_config)
+    for options in ({}, {"num_beams": 3}, {"do_sample": True, "seed": 2, "top_p": 0.9}):
+        options = {"max_new_tokens": 12, "return_dict_in_generate": True, **options}
+        options["output_hidden_states"] = True
+        got = model.generate(src, lengths, **options)
+        assert got.hidden_states.size(-1) == 20
+        with native.disabled():
+            want = model.generate(src, lengths, **options)
+        if dtype == torch.int8:  # a term of the sum is quantised
+            assert torch.equal(got.sequences, want.sequences) or "num_beams" in options
+        else:
+            expect_same(got, want, options)
 
 
 @pytest.mark.parametrize("kind", range(len(KINDS)))

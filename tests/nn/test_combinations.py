@@ -18,6 +18,13 @@ CONTEXTS = [
     {"context": "attention", "attention": "dot", "input_feeding": True},
     {"context": "attention", "attention": "additive", "input_feeding": True},
 ]
+PROJECTIONS = [
+    {"context": "initial_state"},
+    {"context": "initial_state", "bridge": "copy"},
+    {"context": "every_step", "tied_embeddings": True},
+    {"attention": "dot", "num_layers": 2},
+    {"attention": "additive", "input_feeding": True, "bridge": "mean"},
+]
 PAD, BOS, EOS = 0, 1, 2
 
 
@@ -36,9 +43,17 @@ def a_batch():
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["one", "both"])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_trains_and_decodes(cell, bidirectional, options):
-    model = Seq2Seq.build(
-        10, 10, embedding_size=12, hidden_size=24, cell=cell, bidirectional=bidirectional, **options
-    )
+    trains_and_decodes(cell=cell, bidirectional=bidirectional, **options)
+
+
+@pytest.mark.parametrize("options", PROJECTIONS, ids=str)
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["one", "both"])
+def test_projections_train_and_decode(bidirectional, options):
+    trains_and_decodes(cell="lstm", proj_size=14, bidirectional=bidirectional, **options)
+
+
+def trains_and_decodes(**options):
+    model = Seq2Seq.build(10, 10, **{"embedding_size": 12, "hidden_size": 24, **options})
     src, lengths, tgt_in, tgt_out = a_batch()
     criterion = CrossEntropy(ignore_index=PAD)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)

@@ -126,6 +126,25 @@ def test_decodes_like_the_modules(cell, options):
     assert decoder.embedding.weight.data_ptr() != plain.embedding.weight.data_ptr()
 
 
+def test_an_lstm_with_projection():
+    torch.manual_seed(5)
+    encoder = Encoder(11, 5, C, cell="gru").double()
+    embedding, output = nn.Embedding(V, E).double(), nn.Linear(5, V).double()
+    lstm = nn.LSTM(E, H, 2, proj_size=5, bias=False).double()
+    decoder = convert_decoder(
+        encoder,
+        embedding=embedding,
+        rnn=lstm,
+        output=output,
+        context="initial_state",
+        bridge="linear",
+    )
+    encoded, tgt_in = encoder(torch.randint(1, 11, (4, 6))), torch.randint(V, (4, 5))
+    h, c = (torch.stack(state) for state in decoder.bridge(encoded))
+    want = output(lstm(embedding(tgt_in.T), (h, c))[0]).transpose(0, 1)
+    torch.testing.assert_close(decoder(tgt_in, encoded).logits, want)
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

@@ -391,3 +391,104 @@ def test_autocast_trains_and_decodes(options):
         model(src, [5, 3], tgt, teacher_forcing_ratio=0.5).float().square().mean().backward()
     torch.testing.assert_close(got.float(), want, rtol=5e-2, atol=5e-2)
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+# -- projection ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", CONTEXTS, ids=str)
+def test_projection(options):
+    """s_t has P features, c_t of the LSTM H; steps and sequence agree."""
+    encoder = Encoder(11, 5, 7, cell="lstm", proj_size=4, num_layers=2)
+    decoder = Decoder(13, 5, 6, encoder=encoder, cell="lstm", num_layers=2, proj_size=3, **options)
+    encoded = encoder(torch.randint(11, (4, 6)), [6, 1, 3, 4])
+    assert encoded.outputs.shape == (4, 6, 4)
+    assert encoded.cell.shape == (2, 4, 7)
+    tgt_in = torch.randint(13, (4, 5))
+    out = decoder(tgt_in, encoded)
+    assert out.hidden.shape == (4, 5, 3)
+    assert [c.shape for c in out.state.cell] == [(4, 6)] * 2
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            steps = unrolled(decoder, encoded, tgt_in)
+        logits = decoder.logits(torch.stack([s.features for s in steps], 1))
+        torch.testing.assert_close(logits, out.logits)
+    out.logits.square().sum().backward()
+    for name, parameter in decoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), name
+
+
+def test_the_projecting_layers_are_torchs():
+    encoder = Encoder(11, 5, 7, cell="lstm", proj_size=4)
+    decoder = Decoder(13, 5, 6, encoder=encoder, cell="lstm", proj_size=3, context="initial_state")
+    encoded = encoder(torch.randint(11, (4, 6)))
+    tgt_in = torch.randint(13, (4, 5))
+    lstm = torch.nn.LSTM(5, 6, proj_size=3, batch_first=True)
+    lstm.load_state_dict(decoder.rnn.state_dict())
+    h, c = decoder.bridge(encoded)
+    want, _ = lstm(decoder.embedding(tgt_in), (torch.stack(h), torch.stack(c)))
+    torch.testing.assert_close(decoder(tgt_in, encoded).hidden, want)
+    torch.testing.assert_close(h[0], torch.tanh(decoder.bridge.hidden[0](encoded.hidden[0])))
+    torch.testing.assert_close(c[0], torch.tanh(decoder.bridge.cell[0](encoded.cell[0])))
+
+
+def test_bridges_of_projections():
+    both = Encoder(11, 5, 6, cell="lstm", proj_size=4, bidirectional=True)
+    encoded = both(torch.randint(11, (3, 6)))
+    for proj, hidden in ((8, 12), (4, 6), (4, 12)):  # side by side, summed, one of each
+        options = {"cell": "lstm", "bridge": "copy", "proj_size": proj}
+        h, c = Decoder(13, 5, hidden, encoder=both, **options).bridge(encoded)
+        assert (h[0].shape, c[0].shape) == ((3, proj), (3, hidden))
+        whole = encoded.cell.transpose(0, 1)
+        torch.testing.assert_close(c[0], whole.flatten(1) if hidden == 12 else whole.sum(1))
+    # The encoder is no LSTM: c begins with zeros.
+    gru = Encoder(11, 5, 4)
+    decoder = Decoder(13, 5, 9, encoder=gru, cell="lstm", bridge="copy", proj_size=4)
+    h, c = decoder.bridge(gru(torch.randint(11, (3, 6))))
+    assert (h[0].shape, c[0].shape) == ((3, 4), (3, 9))
+    assert not c[0].any()
+    for kind in ("linear", "mean"):
+        decoder = Decoder(13, 5, 9, encoder=gru, cell="lstm", bridge=kind, proj_size=3)
+        h, c = decoder.bridge(gru(torch.randint(11, (3, 6))))
+        assert (h[0].shape, c[0].shape) == ((3, 3), (3, 9))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"cell": "gru", "proj_size": 3}, ValueError, "proj_size is for cell 'lstm', got 3 with"),
+        ({"cell": "rnn", "proj_size": 3}, ValueError, "proj_size is for cell 'lstm'"),
+        ({"proj_size": 6}, ValueError, r"proj_size must be smaller than hidden_size \(6\), got 6"),
+        ({"proj_size": -1}, ValueError, "proj_size must be at least 0, got -1"),
+        ({"proj_size": 2.0}, TypeError, "proj_size must be an int, got float"),
+        ({"proj_size": True}, TypeError, "proj_size must be an int, got bool"),
+    ],
+    ids=str,
+)
+def test_bad_projections(options, error, message):
+    options = {"cell": "lstm", **options}
+    with pytest.raises(error, match="Decoder: " + message):
+        Decoder(13, 5, 6, encoder=Encoder(11, 5, 6), **options)
+    with pytest.raises(error, match="Encoder: " + message):
+        Encoder(11, 5, 6, **options)
+
+
+def test_copies_between_projections_that_do_not_fit():
+    encoder = Encoder(11, 5, 6, cell="lstm", proj_size=4)
+    for proj, hidden, what in ((3, 6, "proj_size to be 4"), (4, 7, "hidden_size to be 6")):
+        with pytest.raises(ValueError, match=f"'copy' needs the decoder's {what}"):
+            Decoder(13, 5, hidden, encoder=encoder, cell="lstm", proj_size=proj, bridge="copy")
+
+
+def test_building_with_a_projection():
+    model = Seq2Seq.build(9, 9, cell="lstm", hidden_size=8, proj_size=4, bidirectional=True)
+    assert model.encoder.output_size == 4
+    assert model.decoder.output_size == 4
+    again = Seq2Seq.from_config(model.config())
+    again.load_state_dict(model.state_dict())
+    assert again.encoder.rnn.proj_size == 2
+    with pytest.raises(ValueError, match=r"proj_size must be even .* or encoder_proj_size"):
+        Seq2Seq.build(9, 9, cell="lstm", hidden_size=8, proj_size=3, bidirectional=True)
+    model = Seq2Seq.build(9, 9, cell="lstm", hidden_size=8, proj_size=3, encoder_proj_size=0)
+    assert model.encoder.output_size == 8

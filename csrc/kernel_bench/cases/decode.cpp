@@ -131,7 +131,7 @@ struct Decoder {
   void point(Pointers* to, const Data& data) const {
     DecodeModel& m = to->model;
     m.cell = cell, m.dtype = dtype, m.context = context;
-    m.L = L, m.E = E, m.H = H, m.V = m.num_tokens = V, m.A = A, m.C = C;
+    m.L = L, m.E = E, m.H = m.P = H, m.V = m.num_tokens = V, m.A = A, m.C = C;
     m.input_feeding = feed;
     m.score = additive ? kernels::AttentionScore::kAdditive : kernels::AttentionScore::kDot;
     m.scale = 0.5;

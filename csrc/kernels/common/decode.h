@@ -16,10 +16,10 @@
 namespace seq2seq_ext::kernels {
 
 // An int8 copy of the output layer (cpu/vocab_screen.h), of V words rounded up to a multiple of 96
-// and H to one of 4, filled up with zeros. w = scale * q + r; each number at least as large as
+// and P to one of 4, filled up with zeros. w = scale * q + r; each number at least as large as
 // said.
 struct DecodeScreen {
-  const uint8_t* panels = nullptr;  // (V / 16, H / 4, 16, 4): q + 128; null: there is none
+  const uint8_t* panels = nullptr;  // (V / 16, P / 4, 16, 4): q + 128; null: there is none
   const float* scale = nullptr;     // (V), and so below
   const float* residual = nullptr;  // |r|, and what rounding may add to a logit, over |x|
   const float* norm = nullptr;      // scale * |q|
@@ -38,19 +38,20 @@ struct DecodeModel {
   Cell cell;
   DType dtype;         // of every weight
   int64_t L, E, H, V;  // V: words, the rows of output_weight
+  int64_t P;           // of s and features: H, or the LSTM's proj_size (CPU only)
   DecodeContext context;
   bool input_feeding;              // with kAttention only
   int64_t num_tokens;              // rows of `embedding`
   const void* embedding;           // (num_tokens, E)
-  const RecurrentWeights* layers;  // (L); the first reads E, + C with kEveryStep, + H with feeding
+  const RecurrentWeights* layers;  // (L); the first reads E, + C with kEveryStep, + P with feeding
   int64_t A = 0, C = 0;            // attention and context size
   AttentionScore score = AttentionScore::kDot;
   double scale = 1;
-  const void* w_query = nullptr;      // (A, H) or null, as in AttentionStepParams
+  const void* w_query = nullptr;      // (A, P) or null, as in AttentionStepParams
   const void* v = nullptr;            // (A); kAdditive only
-  const void* combine_ih = nullptr;   // (H, C)
-  const void* combine_hh = nullptr;   // (H, H)
-  const void* output_weight;          // (V, H)
+  const void* combine_ih = nullptr;   // (P, C)
+  const void* combine_hh = nullptr;   // (P, P)
+  const void* output_weight;          // (V, P)
   const void* output_bias = nullptr;  // (V)
   const int64_t* tokens = nullptr;    // (V) ascending: the token of each word; null: the same
   DecodeScreen screen;                // float32 and bfloat16 only
@@ -63,7 +64,7 @@ struct DecodeSources {
   const void* keys = nullptr;          // (B, S, A) contiguous, kAttention
   const void* values = nullptr;        // (B, S, C) contiguous, kAttention
   const void* context = nullptr;       // (B, C) contiguous, kEveryStep
-  const void* const* hidden;           // (L) pointers to (B, H)
+  const void* const* hidden;           // (L) pointers to (B, P)
   const void* const* cells = nullptr;  // (L) pointers to (B, H) state; LSTM only
 };
 
@@ -129,7 +130,7 @@ struct DecodeResult {
   std::vector<double> log_probs;   // (R, T); 0 past a row's length
   std::vector<double> ranks;       // (R); kBeam only. -inf: there is no such hypothesis
   std::vector<double> attentions;  // (R, T, S), 0 past a row's length; empty unless asked for
-  std::vector<double> hidden;      // (R, T, H), likewise
+  std::vector<double> hidden;      // (R, T, P), likewise
   std::vector<double> contexts;    // (R, T, C), likewise
   int64_t undefined_source = -1, undefined_step = -1;  // where logits were not finite first
 };

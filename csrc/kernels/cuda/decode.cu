@@ -368,6 +368,7 @@ class Decoding {
 }  // namespace
 
 std::string refuse_decode(const DecodeModel& model, const DecodeOptions& o) {
+  if (model.P != model.H) return "a projection";
   if (o.mode == DecodeMode::kGiven) return "given tokens";
   if (model.tokens != nullptr) return "a shortlist";
   if (model.screen.panels != nullptr) return "int8 weights";

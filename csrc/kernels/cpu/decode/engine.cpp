@@ -67,7 +67,7 @@ class Engine {
   Status run(const Runtime& runtime, DecodeResult* result) {
     run_team(runtime, threads_, [this](const Member& member) { loop(member); });
     if (failed_) return Status::invalid(error_);
-    const int64_t S = options_.attentions ? sources_.S : 0, H = options_.states ? model_.H : 0;
+    const int64_t S = options_.attentions ? sources_.S : 0, H = options_.states ? model_.P : 0;
     const int64_t C = options_.states && attends() ? model_.C : 0;
     assemble(traces_, options_.results, S, H, C, result);
     return Status::ok();
@@ -101,7 +101,7 @@ class Engine {
   }
 
   int threads(const Runtime& runtime) const {
-    const int64_t work = model_.V * model_.H + Stack::work(model_, sources_);
+    const int64_t work = model_.V * model_.P + Stack::work(model_, sources_);
     const int64_t useful = rows_most_ * work / kMinWorkPerThread;
     return static_cast<int>(std::clamp<int64_t>(useful, 1, runtime.num_threads));
   }
@@ -111,7 +111,7 @@ class Engine {
     v.dtype = model_.dtype;
     v.task = task_;
     v.B = rows_most_;
-    v.H = model_.H;
+    v.H = model_.P;
     v.V = model_.V;
     v.K = task_ == VocabTask::kNucleus ? options_.top_k : candidates();
     v.weight = model_.output_weight;
@@ -311,7 +311,7 @@ class Engine {
 
   int64_t extras() const {
     return (options_.attentions ? sources_.S : 0) +
-           (options_.states ? model_.H + (attends() ? model_.C : 0) : 0);
+           (options_.states ? model_.P + (attends() ? model_.C : 0) : 0);
   }
 
   bool attends() const { return model_.context == DecodeContext::kAttention; }
@@ -324,7 +324,7 @@ class Engine {
     }
     if (!options_.states) return;
     stack_.copy_hidden(row, to);
-    if (attends()) stack_.copy_context(row, to + model_.H);
+    if (attends()) stack_.copy_context(row, to + model_.P);
   }
 
   // A given token that the shortlist leaves out.

@@ -7,14 +7,16 @@ namespace seq2seq_ext::kernels::cpu::decode {
 
 int64_t Stack::input_size(const DecodeModel& model) {
   return model.E + (model.context == DecodeContext::kEveryStep ? model.C : 0) +
-         (model.input_feeding ? model.H : 0);
+         (model.input_feeding ? model.P : 0);
 }
 
 int64_t Stack::work(const DecodeModel& model, const DecodeSources& sources) {
   const int64_t gates = num_gates(model.cell) * model.H;
-  int64_t work = gates * (input_size(model) + model.H) + (model.L - 1) * gates * 2 * model.H;
+  const int64_t projected = model.P != model.H ? model.P * model.H : 0;
+  int64_t work = gates * (input_size(model) + model.P) + (model.L - 1) * gates * 2 * model.P +
+                 model.L * projected;
   if (model.context == DecodeContext::kAttention) {
-    work += model.H * (model.C + model.H) + sources.S * (model.A + model.C);
+    work += model.P * (model.C + model.P) + sources.S * (model.A + model.C);
   }
   return work;
 }
@@ -32,7 +34,7 @@ Stack::Stack(const DecodeModel& model, const DecodeSources& sources, const Kerne
   const int64_t places = 2 * rows;
   for (int64_t l = 0; l < model.L; ++l) {
     for (int i = 0; i < 2; ++i) {
-      hidden_.push_back(std::make_unique<Bytes>(places * model.H * size_));
+      hidden_.push_back(std::make_unique<Bytes>(places * model.P * size_));
       cells_.push_back(std::make_unique<Bytes>(lstm_ ? places * model.H * state_size_ : 0));
     }
   }
@@ -46,8 +48,9 @@ void Stack::make_layers(const KernelTable& kernels, int64_t rows) {
     p.cell = model_.cell;
     p.dtype = model_.dtype;
     p.B = rows;
-    p.I = p.x_stride_b = l == 0 ? inputs_ : model_.H;
-    p.H = p.P = model_.H;
+    p.I = p.x_stride_b = l == 0 ? inputs_ : model_.P;
+    p.H = model_.H;
+    p.P = model_.P;
     p.weights = model_.layers[l];
     layers_.emplace_back(kernels.make_step_part(p));
   }
@@ -55,7 +58,7 @@ void Stack::make_layers(const KernelTable& kernels, int64_t rows) {
 
 void Stack::make_attention(const KernelTable& kernels, int64_t rows) {
   for (auto& features : features_) {
-    features = std::make_unique<Bytes>(2 * rows * model_.H * size_);
+    features = std::make_unique<Bytes>(2 * rows * model_.P * size_);
   }
   context_ = std::make_unique<Bytes>(rows * model_.C * size_);
   weights_ = std::make_unique<Bytes>(rows * sources_.S * size_);
@@ -63,7 +66,7 @@ void Stack::make_attention(const KernelTable& kernels, int64_t rows) {
   a.score = model_.score;
   a.dtype = model_.dtype;
   a.B = rows;
-  a.Q = model_.H;
+  a.Q = model_.P;
   a.A = model_.A;
   a.S = sources_.S;
   a.C = model_.C;
@@ -86,7 +89,7 @@ void Stack::make_attention(const KernelTable& kernels, int64_t rows) {
   p.dtype = model_.dtype;
   p.B = rows;
   p.I = p.x_stride_b = model_.C;
-  p.H = p.P = model_.H;
+  p.H = p.P = model_.P;
   p.weights.w_ih = model_.combine_ih;
   p.weights.w_hh = model_.combine_hh;
   p.x = context_->data();
@@ -94,7 +97,7 @@ void Stack::make_attention(const KernelTable& kernels, int64_t rows) {
 }
 
 void Stack::enter(int64_t source, int64_t place) {
-  const int64_t width = model_.H * size_, state = model_.H * state_size_;
+  const int64_t width = model_.P * size_, state = model_.H * state_size_;
   for (int64_t l = 0; l < model_.L; ++l) {
     std::memcpy(hidden(l, parity_) + place * width,
                 static_cast<const char*>(sources_.hidden[l]) + source * width, width);
@@ -142,7 +145,7 @@ void Stack::gather(int64_t i, int64_t token) {
   if (model_.context == DecodeContext::kEveryStep) {
     append(sources_.context, source_[i], model_.C * size_);
   } else if (model_.input_feeding) {
-    append(features_[parity_]->data(), from_[i], model_.H * size_);
+    append(features_[parity_]->data(), from_[i], model_.P * size_);
   }
 }
 

@@ -40,13 +40,13 @@ class Stack {
   // By everybody of the team; barriers stand between phases and at the end.
   void run(const Member& member);
 
-  // (count, H) dtype: what the output layer reads.
+  // (count, P) dtype: what the output layer reads.
   const void* features() const;
 
-  // Of row i, widened: the attention weights (S), s_t (H), c_t (C).
+  // Of row i, widened: the attention weights (S), s_t (P), c_t (C).
   void copy_weights(int64_t i, double* to) const { widen(weights_->data(), i, sources_.S, to); }
   void copy_hidden(int64_t i, double* to) const {
-    widen(hidden(model_.L - 1, 1 - parity_), i, model_.H, to);
+    widen(hidden(model_.L - 1, 1 - parity_), i, model_.P, to);
   }
   void copy_context(int64_t i, double* to) const { widen(context_->data(), i, model_.C, to); }
 
@@ -65,9 +65,9 @@ class Stack {
   const int64_t size_, state_size_, inputs_;  // bytes of an element of dtype, of state; I
   const bool lstm_, attends_;
   Bytes x_;                                     // (rows, I) dtype
-  std::vector<std::unique_ptr<Bytes>> hidden_;  // (L, 2): (places, H) dtype
+  std::vector<std::unique_ptr<Bytes>> hidden_;  // (L, 2): (places, P) dtype
   std::vector<std::unique_ptr<Bytes>> cells_;   // (L, 2): (places, H) state
-  std::unique_ptr<Bytes> features_[2];          // (places, H) dtype: attentional vectors
+  std::unique_ptr<Bytes> features_[2];          // (places, P) dtype: attentional vectors
   std::unique_ptr<Bytes> context_, weights_;    // (rows, C), (rows, S) dtype
   std::vector<std::unique_ptr<StepPart>> layers_;
   std::unique_ptr<AttentionPart> attention_;
