@@ -10,8 +10,9 @@
 namespace seq2seq_ext::bindings {
 namespace {
 
-Decoded tensors_of(const kernels::DecodeResult& found, const kernels::DecodeModel& model,
-                   const Tensor& like, int64_t S) {
+Decoded tensors_of(const kernels::DecodeResult& found, const DecodeCall& call) {
+  const kernels::DecodeModel& model = call.model;
+  const Tensor& like = call.like;
   const int64_t R = static_cast<int64_t>(found.lengths.size()), T = found.T;
   const auto fill = [](const Tensor& tensor, const auto& values) {
     const auto convert = [&](auto* to) { std::copy(values.begin(), values.end(), to); };
@@ -34,11 +35,12 @@ Decoded tensors_of(const kernels::DecodeResult& found, const kernels::DecodeMode
   const Tensor lengths = allocate(like, {R}, ScalarType::Long);
   const Tensor log_probs = allocate(like, {R, T}, state_type(like.scalar_type()));
   const Tensor ranks = allocate(like, {R}, ScalarType::Double);
-  const auto extras = [&](const std::vector<double>& values, int64_t width) {
-    const Tensor tensor = values.empty() ? nothing(like) : allocate(like, {R, T, width});
+  const auto extras = [&](bool asked, const std::vector<double>& values, int64_t width) {
+    const Tensor tensor = asked ? allocate(like, {R, T, width}) : nothing(like);
     fill(tensor, values);
     return tensor;
   };
+  const bool contexts = call.options.states && model.context == kernels::DecodeContext::kAttention;
   const Tensor undefined = allocate(like, {2}, ScalarType::Long);
   fill(tokens, found.tokens);
   fill(lengths, found.lengths);
@@ -49,9 +51,9 @@ Decoded tensors_of(const kernels::DecodeResult& found, const kernels::DecodeMode
           lengths,
           log_probs,
           ranks,
-          extras(found.attentions, S),
-          extras(found.hidden, model.P),
-          extras(found.contexts, model.C),
+          extras(call.options.attentions, found.attentions, call.sources.S),
+          extras(call.options.states, found.hidden, model.P),
+          extras(contexts, found.contexts, model.C),
           undefined};
 }
 
@@ -61,7 +63,7 @@ Decoded backend::decode(const DecodeCall& call) {
   kernels::DecodeResult found;
   expect_ok(kernels::cpu::decode_sequences(call.model, call.sources, call.options, cpu_runtime(),
                                            &found));
-  return tensors_of(found, call.model, call.like, call.sources.S);
+  return tensors_of(found, call);
 }
 
 }  // namespace seq2seq_ext::bindings

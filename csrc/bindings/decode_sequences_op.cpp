@@ -268,7 +268,7 @@ struct Sources {
 };
 
 // counts: slots, results, max_new_tokens, min_new_tokens, start token, no_repeat_ngram_size, top_k,
-// seed (its bits), early_stopping (0 False, 1 True, 2 never), groups, attentions, states.
+// seed (its bits), early_stopping (0 False, 1 True, 2 never), groups, attentions, states, scores.
 // numbers: repetition_penalty, temperature, top_p, min_p, length_penalty, coverage_penalty,
 // diversity_penalty.
 // phrases: the length of each, then its tokens.
@@ -281,7 +281,7 @@ kernels::DecodeOptions options_of(const std::string& mode, const Integers& count
                               {"sample", DecodeMode::kSample},
                               {"beam", DecodeMode::kBeam},
                               {"given", DecodeMode::kGiven}});
-  if (counts.size() != 12) fail("counts", std::to_string(counts.size()) + " numbers", 12);
+  if (counts.size() != 13) fail("counts", std::to_string(counts.size()) + " numbers", 13);
   if (numbers.size() != 7) fail("numbers", std::to_string(numbers.size()) + " numbers", 7);
   o.slots = counts[0];
   o.results = counts[1];
@@ -333,22 +333,54 @@ void expect_tokens(const int64_t* tokens, int64_t count, int64_t low, int64_t en
   }
 }
 
-// The caller's function, by its address (ctypes); it takes the GIL itself.
-using OnStep = bool (*)(int64_t step, const int64_t* tokens, const int64_t* parents,
-                        const double* log_probs, const uint8_t* done);
+// The caller's functions, by their addresses (ctypes); they take the GIL themselves.
+using OnStep = bool (*)(const kernels::DecodeStep* step);
+using GoOn = bool (*)();
 
-Decoded decode(const std::string& cell, const std::string& context, bool input_feeding,
-               const Tensor& embedding, const Tensors& layers, const Tensors& attention,
-               bool additive, double scale, const Tensor& output_weight,
-               const OptionalTensor& output_bias, const OptionalTensor& tokens,
-               const OptionalTensor& screen, const OptionalTensor& screen_numbers,
-               const Tensors& hidden, const Tensors& cells, const OptionalTensor& keys,
-               const OptionalTensor& values, const OptionalTensor& source_context,
-               const OptionalTensor& lengths, const std::string& mode, const Integers& counts,
-               const std::vector<double>& numbers, const Integers& eos, const Integers& banned,
-               const Integers& phrases, const OptionalTensor& allowed, const OptionalTensor& prefix,
-               const OptionalTensor& row_ids, const OptionalTensor& given,
-               const OptionalTensor& given_lengths, int64_t on_step) {
+// Each source's own tokens.
+void set_shortlist(Model& model, const Tensor& shortlist, const OptionalTensor& starts, int64_t B,
+                   kernels::DecodeOptions* o) {
+  if (model.p.tokens != nullptr) fail("shortlist", "a tensor", "None beside `tokens`");
+  if (!starts) fail("shortlist_starts", "None", "a tensor");
+  expect_dims(shortlist, 1, "shortlist", "n");
+  const int64_t count = shortlist.size(0);
+  o->shortlist = model.integers_of(shortlist, "shortlist", {count});
+  o->shortlist_starts = model.integers_of(*starts, "shortlist_starts", {B + 1});
+  if (!shortlist.is_cpu()) return;
+  int64_t last = 0;
+  for (int64_t b = 0; b <= B; ++b) {
+    const int64_t start = o->shortlist_starts[b];
+    if ((b == 0 ? start != 0 : start <= last) || start > count) {
+      fail("shortlist_starts", std::to_string(start), "ascending numbers from 0 to ", count);
+    }
+    for (int64_t i = last; i < start; ++i) {
+      const int64_t low = i == last ? 0 : o->shortlist[i - 1] + 1, token = o->shortlist[i];
+      if (token < low || token >= model.p.V) {
+        fail("shortlist", std::to_string(token), "ascending ids below ", model.p.V);
+      }
+    }
+    last = start;
+  }
+}
+
+using DecodedAndScores =
+    decltype(std::tuple_cat(std::declval<Decoded>(), std::declval<std::tuple<Tensor>>()));
+
+DecodedAndScores decode(const std::string& cell, const std::string& context, bool input_feeding,
+                        const Tensor& embedding, const Tensors& layers, const Tensors& attention,
+                        bool additive, double scale, const Tensor& output_weight,
+                        const OptionalTensor& output_bias, const OptionalTensor& tokens,
+                        const OptionalTensor& screen, const OptionalTensor& screen_numbers,
+                        const Tensors& hidden, const Tensors& cells, const OptionalTensor& keys,
+                        const OptionalTensor& values, const OptionalTensor& source_context,
+                        const OptionalTensor& lengths, const std::string& mode,
+                        const Integers& counts, const std::vector<double>& numbers,
+                        const Integers& eos, const Integers& banned, const Integers& phrases,
+                        const OptionalTensor& allowed, const OptionalTensor& prefix,
+                        const OptionalTensor& row_ids, const OptionalTensor& given,
+                        const OptionalTensor& given_lengths, int64_t on_step,
+                        const OptionalTensor& shortlist, const OptionalTensor& shortlist_starts,
+                        int64_t go_on) {
   expect_supported_dtype(embedding, "embedding");
   Model model(cell, context, input_feeding, embedding, layers, attention, additive, scale,
               output_weight, output_bias, tokens);
@@ -394,11 +426,24 @@ Decoded decode(const std::string& cell, const std::string& context, bool input_f
   if (on_step != 0) {
     o.on_step_context = reinterpret_cast<void*>(on_step);
     o.on_step = [](const kernels::DecodeStep& step, void* function) {
-      return reinterpret_cast<OnStep>(function)(step.step, step.tokens, step.parents,
-                                                step.log_probs, step.done);
+      return reinterpret_cast<OnStep>(function)(&step);
     };
   }
-  return backend::decode({model.p, sources.p, o, model.embedding});
+  if (go_on != 0) {
+    o.go_on_context = reinterpret_cast<void*>(go_on);
+    o.go_on = [](void* function) { return reinterpret_cast<GoOn>(function)(); };
+  }
+  if (shortlist) set_shortlist(model, *shortlist, shortlist_starts, B, &o);
+  Tensor scores = nothing(embedding);
+  if (counts[12] != 0) {
+    o.make_scores = [&](int64_t T) {
+      scores =
+          allocate(embedding, {B * o.results, T, num_tokens}, state_type(embedding.scalar_type()));
+      return scores.mutable_data_ptr();
+    };
+  }
+  const Decoded found = backend::decode({model.p, sources.p, o, model.embedding});
+  return std::tuple_cat(found, std::make_tuple(scores));
 }
 
 }  // namespace

@@ -65,9 +65,10 @@ REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
       "Tensor? keys, Tensor? values, "
       "Tensor? source_context, Tensor? lengths, str mode, int[] counts, float[] numbers, "
       "int[] eos, int[] banned, int[] phrases, Tensor? allowed, Tensor? prefix, Tensor? row_ids, "
-      "Tensor? given, Tensor? given_lengths, int on_step) -> (Tensor tokens, Tensor lengths, "
-      "Tensor log_probs, "
-      "Tensor ranks, Tensor attentions, Tensor hidden, Tensor contexts, Tensor undefined)");
+      "Tensor? given, Tensor? given_lengths, int on_step, Tensor? shortlist, "
+      "Tensor? shortlist_starts, int go_on) -> (Tensor tokens, Tensor lengths, Tensor log_probs, "
+      "Tensor ranks, Tensor attentions, Tensor hidden, Tensor contexts, Tensor undefined, "
+      "Tensor scores)");
   m.def("linear_rows(Tensor x, Tensor weight, Tensor? bias, bool tanh) -> Tensor");  // CPU
   m.def("cpu_isa() -> str");
   m.def(

@@ -51,6 +51,8 @@ its samples are the same in any batch.
 | a source of length 0 | decoded from what the model makes of it; a batch with S = 0: ValueError |
 | no rows | results of no rows |
 | max_new_tokens 0 | ValueError |
+| more samples or beams of a source than memory could hold | ValueError: see `GenerationConfig` |
+| Ctrl-C, or a signal whose handler raises | the exception, within a tenth of a second and a step |
 | a prefix longer than max_new_tokens, or with tokens behind its end of sequence | ValueError |
 """
 

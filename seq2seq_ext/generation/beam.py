@@ -81,10 +81,8 @@ class BeamSearch:
         return self.group_done.all(1, keepdim=True).expand(-1, self.beams)
 
     def count(self, vocab_size: int) -> int:
-        """How many candidates of each beam a step needs. A group takes the best k(1 + eos ids),
-        for that many may end their hypothesis; other groups' beams may move some behind others."""
-        spare = self.beams - self.width
-        return min(self.width * (1 + len(self.eos)) + spare, vocab_size)
+        """How many candidates of each beam a step needs."""
+        return self.config.candidates(vocab_size)
 
     def advance(self, step: int, candidates: Candidates, weights: Tensor | None) -> Choice:
         """Extends the hypotheses of each group in turn; takes note of those that end."""

@@ -14,6 +14,9 @@ BEAM_SEARCH = ("early_stopping", "coverage_penalty", "num_beam_groups", "diversi
 
 MAX_SEED = 2**64 - 1
 MAX_COUNT = 2**31 - 1
+# Of one source: samples, beams, and beams times the candidates that each of them brings.
+MAX_SAMPLES, MAX_BEAMS = 2**16, 2**12
+MAX_CANDIDATES = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +38,14 @@ class GenerationConfig:
             the row holds already; 1: off.
 
         do_sample: draw each token at random.
-        num_return_sequences: samples of each source, or the n best of beam search.
+        num_return_sequences: samples of each source, at most 2**16; or the n best of beam search.
         temperature: divides the logits.
         top_k, top_p, min_p: which tokens can be drawn: see `processors.truncate`. top_k None or 0,
             top_p 1 and min_p 0 or None leave out none.
         seed: of the draws; None: taken from torch's default generator.
 
-        num_beams: above 1: beam search, which keeps so many hypotheses.
+        num_beams: above 1: beam search, which keeps so many hypotheses; at most 2**12, and times
+            the tokens that each proposes (num_beams (1 + end-of-sequence ids), or all) 2**24.
         length_penalty: finished hypotheses are ranked by their score over length**length_penalty.
         early_stopping: when a source is done. True: as soon as num_beams hypotheses are finished;
             False: when, besides, no running hypothesis would rank before the worst of them if it
@@ -160,6 +164,7 @@ class GenerationConfig:
             )
         self._check_tokens(vocab_size)
         self._check_together()
+        self._check_size(vocab_size)
 
     def _check_tokens(self, vocab_size: int) -> None:
         tokens = [("eos_token_id", token) for token in _ids("eos_token_id", self.eos_token_ids)]
@@ -215,6 +220,31 @@ class GenerationConfig:
             raise ValueError(
                 "generate: num_beam_groups above 1 and diversity_penalty above 0 go together, "
                 f"got {self.num_beam_groups} and {self.diversity_penalty}"
+            )
+
+    def candidates(self, vocab_size: int) -> int:
+        """How many tokens each beam proposes at a step. A group takes the best k(1 + eos ids), for
+        that many may end their hypothesis; other groups' beams may move some behind others."""
+        width = self.num_beams // self.num_beam_groups
+        most = width * (1 + len(self.eos_token_ids)) + self.num_beams - width
+        return min(most, vocab_size)
+
+    def _check_size(self, vocab_size: int) -> None:
+        """Refuses what would need more memory than machines have."""
+        if self.num_beams == 1 and self.num_return_sequences > MAX_SAMPLES:
+            raise ValueError(
+                f"generate: num_return_sequences must be at most {MAX_SAMPLES} for a source, "
+                f"got {self.num_return_sequences}; for more repeat the source, with row_ids"
+            )
+        if self.num_beams > MAX_BEAMS:
+            raise ValueError(
+                f"generate: num_beams must be at most {MAX_BEAMS}, got {self.num_beams}"
+            )
+        each = self.candidates(vocab_size)
+        if self.num_beams > 1 and self.num_beams * each > MAX_CANDIDATES:
+            raise ValueError(
+                f"generate: num_beams must be fewer: {self.num_beams} beams with {each} candidates "
+                f"each are more than {MAX_CANDIDATES} of a source at every step"
             )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import ctypes
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,13 +19,8 @@ from torch import Tensor
 from seq2seq_ext import _backend, ops
 from seq2seq_ext.generation.config import GenerationConfig
 from seq2seq_ext.generation.constraints import Constraints
-from seq2seq_ext.generation.output import (
-    Callback,
-    GenerateOutput,
-    ScoreOutput,
-    StepOutput,
-    sum_scores,
-)
+from seq2seq_ext.generation.output import Callback, GenerateOutput, ScoreOutput, sum_scores
+from seq2seq_ext.generation.telling import Teller, Watch
 
 if TYPE_CHECKING:
     from seq2seq_ext.generation.predictor import Predictor, Running
@@ -64,9 +58,8 @@ class Decode:
         constraints: Constraints | None = None,
         callback: Callback | None = None,
     ) -> bool:
-        """Whether the op serves this call: one model, in one dtype throughout; no shortlist of its
-        own for each row, no output_scores. On a GPU less: see `_on_gpu`. constraints: None, it is
-        about scores of given targets."""
+        """Whether the op serves this call: one model, in one dtype throughout. On a GPU less: see
+        `_on_gpu`. constraints: None, it is about scores of given targets."""
         device = predictor.device.type
         if not _enabled.get() or len(predictor.decoders) != 1 or device not in _DTYPES:
             return False
@@ -74,8 +67,6 @@ class Decode:
         dtypes = {parameter.dtype for parameter in decoder.parameters()}
         return (
             _backend.problem_of(predictor.device) is None
-            and predictor.by_source is None
-            and not config.output_scores
             and len(dtypes | {predictor.outputs[0][0].dtype}) == 1
             and next(iter(dtypes)) in _DTYPES[device]
             and not torch.is_autocast_enabled(device)
@@ -103,8 +94,8 @@ class Decode:
             allowed = allowed[:, self.predictor.common]
         teller = None
         if callback is not None:
-            teller = _Teller(callback, (src.size(0), config.slots), config.fill_token_id)
-        tokens, found, log_probs, ranks, attentions, hidden, contexts = self._run(
+            teller = Teller(callback, (src.size(0), config.slots), config.fill_token_id)
+        tokens, found, log_probs, ranks, attentions, hidden, contexts, scores = self._run(
             "generate",
             running,
             lengths,
@@ -131,7 +122,7 @@ class Decode:
             total,
             normalized,
             ranks if mode == "beam" else None,
-            None,
+            scores if config.output_scores else None,
             attentions if config.output_attentions else None,
             hidden if wanted else None,
             contexts if wanted else None,
@@ -179,13 +170,14 @@ class Decode:
         row_ids: Tensor | None = None,
         given: Tensor | None = None,
         given_lengths: Tensor | None = None,
-        teller: _Teller | None = None,
+        teller: Teller | None = None,
     ) -> tuple[Tensor, ...]:
-        """tokens, lengths, log_probs, ranks, attentions, hidden, contexts."""
+        """tokens, lengths, log_probs, ranks, attentions, hidden, contexts, scores."""
         [memory], [state] = running.memories, running.states
         attention = memory.attention
         # Without attention the op does not need to know where a source ends.
         counts, numbers = self._numbers(mode, seed, attentions)
+        watch = Watch()
         arguments = (
             *self._model(),
             list(state.hidden),
@@ -206,12 +198,15 @@ class Decode:
             given,
             given_lengths,
             0 if teller is None else teller.address,
+            *self._shortlists(lengths.device),
+            watch.address,
         )
         try:
-            *found, undefined = ops.kernels.decode(*arguments)
+            *found, undefined, scores = ops.kernels.decode(*arguments)
         except RuntimeError:
-            if teller is not None and teller.error is not None:
-                raise teller.error from None
+            for called in (teller, watch):
+                if called is not None and called.error is not None:
+                    raise called.error from None
             raise
         row, step = undefined.tolist()
         if row >= 0:
@@ -219,7 +214,7 @@ class Decode:
                 f"{where}: the logits of row {row} are not finite at step {step}: "
                 "do the model's weights hold NaN or infinity?"
             )
-        return tuple(found)
+        return (*found, scores)
 
     def _model(self) -> tuple[Any, ...]:
         """The op's arguments from `cell` to `screen_numbers`."""
@@ -272,6 +267,7 @@ class Decode:
             config.num_beam_groups if mode == "beam" else 1,
             int(attentions),
             int(self.config.output_hidden_states and mode != "given"),
+            int(self.config.output_scores and mode != "given"),
         ]
         sampling = mode == "sample"
         numbers = [
@@ -285,49 +281,19 @@ class Decode:
         ]
         return counts, [float(number) for number in numbers]
 
+    def _shortlists(self, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+        """Those of the sources' own, one after the other, and where each begins."""
+        lists = self.predictor.by_source
+        if lists is None:
+            return None, None
+        ends = torch.tensor([0, *(len(ids) for ids in lists)]).cumsum(0)
+        none = torch.zeros(0, dtype=torch.int64)
+        return torch.cat([none.to(device), *lists]), ends.to(device)
+
     def _phrases(self) -> list[int]:
         """Bad words of two tokens and more, each behind its length."""
         phrases = [word for word in self.config.bad_words_ids or () if len(word) > 1]
         return [number for word in phrases for number in (len(word), *word)]
-
-
-class _Teller:
-    """Lets the op tell a callback of each step.
-
-    Args:
-        shape: (B, K).
-        fill: stands for the tokens of rows that are done.
-    """
-
-    _TYPE = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_int64, *[ctypes.c_void_p] * 4)
-
-    def __init__(self, callback: Callback, shape: tuple[int, int], fill: int) -> None:
-        self.callback, self.shape, self.fill = callback, shape, fill
-        self.error: BaseException | None = None
-        self._function = self._TYPE(self._tell)  # lives as long as its address is used
-
-    @property
-    def address(self) -> int:
-        return ctypes.cast(self._function, ctypes.c_void_p).value or 0
-
-    def _tell(self, step: int, *addresses: int) -> bool:
-        try:
-            types = (ctypes.c_int64, ctypes.c_int64, ctypes.c_double, ctypes.c_bool)
-            dtypes = (torch.int64, torch.int64, torch.float64, torch.bool)
-            tokens, parents, log_probs, done = (
-                self._copy(address, kind, dtype)
-                for address, kind, dtype in zip(addresses, types, dtypes, strict=True)
-            )
-            tokens = tokens.masked_fill(tokens < 0, self.fill)
-            self.callback(StepOutput(step, tokens, parents, log_probs, done))
-        except BaseException as error:  # handed on once the op has ended
-            self.error = error
-        return self.error is None
-
-    def _copy(self, address: int, kind: Any, dtype: torch.dtype) -> Tensor:
-        count = self.shape[0] * self.shape[1]
-        array = (kind * count).from_address(address)
-        return torch.frombuffer(array, dtype=dtype).clone().view(self.shape)
 
 
 def _on_gpu(
@@ -341,6 +307,8 @@ def _on_gpu(
     return (
         constraints is not None
         and all(d.output_size == d.hidden_size for d in predictor.decoders)
+        and predictor.by_source is None
+        and not config.output_scores
         and constraints.prefix is None
         and callback is None
         and predictor.common is None

@@ -18,6 +18,10 @@ KINDS = [
     {"context": "attention", "attention": "general"},
     {"context": "attention", "attention": "additive", "input_feeding": True},
     {"context": "attention", "attention": "scaled_dot", "tied_embeddings": True},
+]
+# A projection (of LSTM cells; other cells go without): the CPU alone decodes it natively.
+ALL_KINDS = [
+    *KINDS,
     {"context": "attention", "attention": "general", "input_feeding": True, "proj_size": 4},
 ]
 

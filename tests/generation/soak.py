@@ -18,7 +18,7 @@ import torch
 
 from seq2seq_ext.generation import native
 
-from .models import KINDS, make
+from .models import ALL_KINDS, make
 
 V, SIZE = 233, 12
 CELLS = ("lstm", "gru", "rnn")
@@ -52,9 +52,18 @@ def random_options(rng):
     }.items():
         if rng.random() < 0.2:
             options[name] = rng.choice(values)
+    if rng.random() < 0.05:
+        options["output_scores"] = True
     if rng.random() < 0.3:
         options["min_new_tokens"] = rng.randint(0, options["max_new_tokens"])
     return options
+
+
+def random_lists(rng, batch):
+    """A shortlist of each sentence's own, now and then."""
+    if rng.random() < 0.8:
+        return None
+    return [rng.sample(range(V), rng.randint(1, V)) for _ in range(batch)]
 
 
 def same(whole, part, row, count):
@@ -66,6 +75,7 @@ def same(whole, part, row, count):
         and torch.equal(whole.sequences[rows, :size], part.sequences)
         and torch.equal(whole.token_log_probs[rows, :size], part.token_log_probs)
         and torch.equal(whole.sequences_scores[rows], part.sequences_scores)
+        and (part.scores is None or torch.equal(whole.scores[rows, :size], part.scores))
     )
 
 
@@ -75,7 +85,7 @@ def run(sentences, seed=0, every=100, largest=400):
     torch.manual_seed(seed)
     models = [
         make(dtype, V, hidden_size=24, num_layers=1 + i % 2, cell=CELLS[i % 3], **kind)
-        for i, kind in enumerate(KINDS)
+        for i, kind in enumerate(ALL_KINDS)
         for dtype in DTYPES
     ]
     done = checked = tokens = 0
@@ -86,13 +96,20 @@ def run(sentences, seed=0, every=100, largest=400):
         lengths = torch.randint(1, size + 1, (batch,))
         src = torch.randint(3, V, (batch, size))
         options = {"return_dict_in_generate": True, **random_options(rng)}
-        found = model.generate(src, lengths, **options)
+        lists = random_lists(rng, batch)
+        own = {} if lists is None else {"shortlist": lists}
+        found = model.generate(src, lengths, **{**options, **own})
         count = len(found.lengths) // batch
         tokens += int(found.lengths.sum())
         for row in range(-done % every, batch, every):
+            if lists is not None:
+                own = {"shortlist": lists[row : row + 1]}
             with native.disabled():
                 alone = model.generate(
-                    src[row : row + 1], lengths[row : row + 1], row_ids=[row], **options
+                    src[row : row + 1],
+                    lengths[row : row + 1],
+                    row_ids=[row],
+                    **{**options, **own},
                 )
             checked += 1
             if not same(found, alone, row, count):

@@ -78,6 +78,12 @@ BAD = [
     ({"repetition_penalty": 0.0}, ValueError, "repetition_penalty must be finite and greater"),
     ({"max_new_tokens": 2**63}, ValueError, "max_new_tokens must be at most 2147483647"),
     ({"top_k": 2**31}, ValueError, "top_k must be at most 2147483647"),
+    (
+        {"do_sample": True, "num_return_sequences": 10**6},
+        ValueError,
+        "num_return_sequences must be at most 65536 for a source, got 1000000",
+    ),
+    ({"num_beams": 10**6}, ValueError, "num_beams must be at most 4096, got 1000000"),
     ({"top_k": -1}, ValueError, "top_k must be at least 0, got -1"),
     ({"top_k": 1.5}, TypeError, "top_k must be an int, got float"),
     ({"top_p": 1.1}, ValueError, r"top_p must lie in \[0, 1\], got 1.1"),
@@ -109,3 +115,12 @@ def test_bad_values(options, error, words):
 def test_unknown_option():
     with pytest.raises(TypeError, match="unknown option max_length; known are max_new_tokens"):
         GenerationConfig().replace(max_length=20)
+
+
+def test_beams_with_too_many_candidates():
+    config = GenerationConfig(num_beams=4000)
+    config.validate(4000)  # so few words are all of them
+    words = r"num_beams must be fewer: 4000 beams with 8000 candidates each are more than 16777216"
+    with pytest.raises(ValueError, match=words):
+        config.replace(eos_token_id=2).validate(32000)
+    config.replace(num_beams=2800, eos_token_id=2).validate(32000)

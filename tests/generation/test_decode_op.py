@@ -30,7 +30,7 @@ def op_arguments(**changes):
         "source_context": None,
         "lengths": torch.tensor([3, 2]),
         "mode": "greedy",
-        "counts": [1, 1, 4, 0, 1, 0, 0, 0, 0, 1, 0, 0],
+        "counts": [1, 1, 4, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0],
         "numbers": [1.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0],
         "eos": [2],
         "banned": [],
@@ -41,16 +41,23 @@ def op_arguments(**changes):
         "given": None,
         "given_lengths": None,
         "on_step": 0,
+        "shortlist": None,
+        "shortlist_starts": None,
+        "go_on": 0,
     }
     assert set(changes) <= set(arguments)
     return list({**arguments, **changes}.values())
 
 
+def lists(ids, starts):
+    return {"shortlist": torch.tensor(ids), "shortlist_starts": torch.tensor(starts)}
+
+
 def test_the_op_runs():
     found = torch.ops.seq2seq_ext.decode(*op_arguments())
-    tokens, lengths, log_probs, _, weights, hidden, contexts, undefined = found
+    tokens, lengths, log_probs, _, weights, hidden, contexts, undefined, scores = found
     assert tokens.shape == log_probs.shape == (2, int(lengths.max()))
-    assert weights.numel() == hidden.numel() == contexts.numel() == 0
+    assert weights.numel() == hidden.numel() == contexts.numel() == scores.numel() == 0
     assert undefined.tolist() == [-1, -1]
 
 
@@ -77,9 +84,9 @@ def test_the_op_runs():
         ({"keys": torch.randn(2, 0, 5)}, "keys: expected S >= 1"),
         ({"values": torch.randn(2, 3, 5)}, "values: expected shape"),
         ({"lengths": torch.tensor([3, 4])}, r"lengths\[1\]: expected 0 to 3"),
-        ({"counts": [1]}, "counts: expected 12"),
-        ({"counts": [1, 2, 4, 0, 1, 0, 0, 0, 0, 1, 0, 0]}, "counts: expected numbers in"),
-        ({"counts": [1, 1, 4, 0, 11, 0, 0, 0, 0, 1, 0, 0]}, r"start token\): expected ids"),
+        ({"counts": [1]}, "counts: expected 13"),
+        ({"counts": [1, 2, 4, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0]}, "counts: expected numbers in"),
+        ({"counts": [1, 1, 4, 0, 11, 0, 0, 0, 0, 1, 0, 0, 0]}, r"start token\): expected ids"),
         ({"numbers": [0.0] * 7}, "numbers: expected a positive"),
         ({"phrases": [3, 1, 2]}, "phrases: expected"),
         ({"allowed": torch.ones(3, 11).bool()}, "allowed: expected shape"),
@@ -87,6 +94,14 @@ def test_the_op_runs():
         ({"row_ids": torch.arange(3)}, "row_ids: expected shape"),
         ({"mode": "given"}, "given: expected"),
         ({"screen": torch.zeros(6, 2, 16, 4).byte()}, "screen_numbers: expected"),
+        ({"shortlist": torch.arange(4)}, "shortlist_starts: expected a tensor"),
+        (lists([1, 2, 3, 4], [0, 2]), r"shortlist_starts: expected shape \(3"),
+        (lists([1, 2, 3, 4], [0, 2, 5]), "shortlist_starts: expected ascending numbers"),
+        (lists([1, 2, 3, 4], [0, 0, 4]), "shortlist_starts: expected ascending numbers"),
+        (lists([1, 2, 3, 4], [1, 2, 4]), "shortlist_starts: expected ascending numbers"),
+        (lists([2, 1, 3, 4], [0, 2, 4]), "shortlist: expected ascending ids"),
+        (lists([1, 11, 3, 4], [0, 2, 4]), "shortlist: expected ascending ids below 11"),
+        ({"tokens": torch.arange(11), **lists([1, 2], [0, 1, 2])}, "shortlist: expected None"),
     ],
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )

@@ -7,7 +7,7 @@ import torch
 from seq2seq_ext import _backend
 from seq2seq_ext.generation import Ensemble
 
-from .models import KINDS, make, sources
+from .models import ALL_KINDS, make, sources
 
 pytestmark = pytest.mark.skipif(
     not _backend.available("cpu"), reason="the reference rounds by its BLAS"
@@ -76,7 +76,7 @@ def check(decode, src, lengths, count, arguments):
 def test_alone_and_in_any_batch_the_same_bits(way, dtype):
     cells = ("lstm", "gru", "rnn")
     seen = set()
-    for number, kind in enumerate(KINDS):
+    for number, kind in enumerate(ALL_KINDS):
         model = make(dtype, cell=cells[number % 3], num_layers=1 + number % 2, **kind)
         options = {"max_new_tokens": 12, "return_dict_in_generate": True, **WAYS[way]}
         if "num_beams" in options and "attention" in kind:

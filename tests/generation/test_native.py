@@ -16,7 +16,7 @@ from seq2seq_ext.generation.predictor import Predictor
 from seq2seq_ext.nn import Seq2Seq
 
 from . import soak
-from .models import KINDS, make, sources
+from .models import ALL_KINDS, make, sources
 
 V = 233  # blocks of 96 words, and a part of one
 WAYS = st.sampled_from(
@@ -42,15 +42,14 @@ PENALTIES = st.fixed_dictionaries(
         "min_new_tokens": st.just(3),
     },
 )
-ARGUMENTS = st.fixed_dictionaries(
-    {}, optional={name: st.just(True) for name in ("prefix_tokens", "allowed_tokens", "shortlist")}
-)
+NAMES = ("prefix_tokens", "allowed_tokens", "shortlist", "own_shortlists", "output_scores")
+ARGUMENTS = st.fixed_dictionaries({}, optional={name: st.just(True) for name in NAMES})
 
 
 @functools.lru_cache
 def model_of(kind, cell, dtype):
     torch.manual_seed(11 + kind)
-    return make(dtype, V, hidden_size=36, num_layers=1 + kind % 2, cell=cell, **KINDS[kind])
+    return make(dtype, V, hidden_size=36, num_layers=1 + kind % 2, cell=cell, **ALL_KINDS[kind])
 
 
 @functools.lru_cache
@@ -65,8 +64,15 @@ def arguments_of(names, rows=12):
         "prefix_tokens": [[20 + i] * (i % 3) for i in range(rows)],
         "allowed_tokens": torch.rand(rows, V, generator=generator) < 0.7,
         "shortlist": list(range(1, V, 3)),
+        "own_shortlists": [
+            torch.randperm(V, generator=generator)[: 3 + 19 * i % 211].tolist() for i in range(rows)
+        ],
+        "output_scores": True,
     }
-    return {name: made[name] for name in names}
+    made = {name: made[name] for name in made if name in names}
+    if "own_shortlists" in made:
+        made["shortlist"] = made.pop("own_shortlists")
+    return made
 
 
 def expect_same(got, want, what, *, scores=True):
@@ -83,7 +89,7 @@ def expect_same(got, want, what, *, scores=True):
 
 
 @given(
-    kind=st.integers(0, len(KINDS) - 1),
+    kind=st.integers(0, len(ALL_KINDS) - 1),
     cell=st.sampled_from(["lstm", "gru", "rnn"]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
     way=WAYS,
@@ -144,7 +150,7 @@ def test_projections(kind, dtype):
             expect_same(got, want, options)
 
 
-@pytest.mark.parametrize("kind", range(len(KINDS)))
+@pytest.mark.parametrize("kind", range(len(ALL_KINDS)))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_scores_of_given_targets(kind, dtype):
     model, (src, lengths) = model_of(kind, "lstm", dtype), batch_of()
@@ -190,7 +196,7 @@ def test_more_sources_than_there_is_room_for(options):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8], ids=str)
 def test_threads_change_nothing(dtype):
     torch.manual_seed(3)
-    model = make(torch.float32, 4001, hidden_size=72, **KINDS[4])
+    model = make(torch.float32, 4001, hidden_size=72, **ALL_KINDS[4])
     model.prepare_for_decoding(dtype)
     src, lengths = sources(9, 9, 4001)
     threads = torch.get_num_threads()
@@ -209,7 +215,7 @@ def test_threads_change_nothing(dtype):
 
 def test_other_threads_run_meanwhile():
     torch.manual_seed(3)
-    model = make(torch.float32, 4001, hidden_size=96, eos=None, **KINDS[3])
+    model = make(torch.float32, 4001, hidden_size=96, eos=None, **ALL_KINDS[3])
     src, lengths = sources(8, 9, 4001)
     done, seen = threading.Event(), []
 
@@ -272,7 +278,7 @@ def wide_model(spread):
     """spread: how unequal the words' weights are, so that some words' intervals are wide."""
     torch.manual_seed(8)
     model = Seq2Seq.build(
-        50, 1999, hidden_size=64, embedding_size=32, eos_token_id=[2, 7], **KINDS[4]
+        50, 1999, hidden_size=64, embedding_size=32, eos_token_id=[2, 7], **ALL_KINDS[4]
     )
     with torch.no_grad():
         for parameter in model.parameters():

@@ -9,18 +9,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from . import oracle
-from .models import KINDS, sentences, tiny
+from .models import ALL_KINDS, sentences, tiny
 
 V = 7
 
 
 @functools.lru_cache
 def model_of(kind, cell, layers):
-    return tiny(vocab=V, seed=31 + kind, cell=cell, num_layers=layers, **KINDS[kind])
+    return tiny(vocab=V, seed=31 + kind, cell=cell, num_layers=layers, **ALL_KINDS[kind])
 
 
 MODELS = st.tuples(
-    st.integers(0, len(KINDS) - 1), st.sampled_from(["lstm", "gru", "rnn"]), st.sampled_from([1, 2])
+    st.integers(0, len(ALL_KINDS) - 1),
+    st.sampled_from(["lstm", "gru", "rnn"]),
+    st.sampled_from([1, 2]),
 )
 TOKENS = st.integers(0, V - 1)
 PENALTIES = st.fixed_dictionaries(
@@ -117,7 +119,7 @@ def test_sampling(model, penalties, sampling, constraints):
 def test_beam_search(model, penalties, beams, constraints, data):
     count, options = beams["num_beams"], {**penalties, **beams}
     options["num_return_sequences"] = count
-    if "attention" in KINDS[model[0]] and data.draw(st.booleans()):
+    if "attention" in ALL_KINDS[model[0]] and data.draw(st.booleans()):
         options["coverage_penalty"] = 0.3
     groups = data.draw(st.sampled_from([n for n in (1, 2, 3) if count % n == 0]))
     if groups > 1:

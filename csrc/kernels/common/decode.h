@@ -5,10 +5,11 @@
 //
 // Legend, beside that of params.h: L layers, E embedding, K slots of a source (beams or samples), R
 // results. "token": a vocabulary id; "word": a row of the output layer, which is the same thing
-// unless there is a shortlist.
+// unless there is a shortlist, whose words are counted from 0.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "common/params.h"
@@ -94,6 +95,10 @@ struct DecodeOptions {
   double repetition_penalty = 1;              // 1: off
   const uint8_t* allowed = nullptr;           // (allowed_rows, V) of words, 0 or 1; null: all
   int64_t allowed_rows = 0;                   // 1 or B
+  // Tokens of each source's own, source by source, ascending, none without; V, and the words of
+  // `allowed`, are then all tokens. null: all words. CPU only.
+  const int64_t* shortlist = nullptr;
+  const int64_t* shortlist_starts = nullptr;  // (B + 1)
   const int64_t* prefix = nullptr;  // (B, prefix_size), -1 behind a row's last; null: none
   int64_t prefix_size = 0;
 
@@ -116,10 +121,18 @@ struct DecodeOptions {
   bool attentions = false;  // kAttention only: keep the weights
   bool states = false;      // keep s_t and, with kAttention, c_t
 
+  // Where (R, T, num_tokens) state go: each step's log-probabilities, -inf where banned, 0 past a
+  // row's length. Empty: they are not wanted. CPU only.
+  std::function<void*(int64_t T)> make_scores;
+
   // Told of each step by one thread while the others wait; all sources are in flight together then.
   // Returns whether to go on.
   bool (*on_step)(const DecodeStep& step, void* context) = nullptr;
   void* on_step_context = nullptr;
+
+  // Asked by the calling thread, between steps and not often, whether to go on. CPU only.
+  bool (*go_on)(void* context) = nullptr;
+  void* go_on_context = nullptr;
 };
 
 // R = B * results rows, a source's rows together; T is the longest row's length.

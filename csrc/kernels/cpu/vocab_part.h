@@ -46,13 +46,13 @@ class VocabPart final : public decode::VocabPart {
         tokens_(most.B * kept_),
         scores_(most.B * kept_),
         log_probs_(most.B * kept_),
+        all_(most.all ? most.B * blocks_ * kBlock : 0),
+        gathered_(most.lists != nullptr ? threads * kBlock * most.H : 0),
         inverse_temperature_(static_cast<T>(1 / most.temperature)) {
-    for (int64_t b = 0; b < most.B; ++b) {
-      for (int64_t j = blocks_; j < parts_; ++j) {
-        maxima_[b * parts_ + j] = -std::numeric_limits<T>::infinity();
-        sums_[b * parts_ + j] = T(0);
-      }
-    }
+    for (int64_t b = 0; b < most.B; ++b) fill_parts(b, blocks_);
+    log_probs = all_.data();
+    log_probs_stride = blocks_ * kBlock;
+    if (most.lists != nullptr) own_blocks_.reserve(most.B * blocks_);
     for (int i = 0; most.task == VocabTask::kBest && i < threads; ++i) {
       owned_.push_back(std::make_unique<TopK<T>>(most.B, most.K));
       best_.push_back(owned_.back().get());
@@ -65,12 +65,18 @@ class VocabPart final : public decode::VocabPart {
     pack_activations<P>(static_cast<const S*>(params.features) + begin * params.H, end - begin,
                         params.H, hidden_.data() + begin * stride_);
     if (member.index == 0) queue_.reset();
+    if (member.index == 0 && params.lists != nullptr) find_own_blocks();
     if (params.task == VocabTask::kBest) best_[member.index]->reset(params.B);
     if (params.task == VocabTask::kDraw) {
       std::fill_n(drawn_.data() + member.index * params.B, params.B, Drawn<T>());
     }
     member.barrier->wait();
-    queue_.share_out(blocks_, member, [&](int64_t j) { block(j, member); });
+    if (params.lists == nullptr) {
+      queue_.share_out(blocks_, member, [&](int64_t j) { block(j, member); });
+    } else {
+      queue_.share_out(static_cast<int64_t>(own_blocks_.size()), member,
+                       [&](int64_t j) { own_block(own_blocks_[j], member); });
+    }
     member.barrier->wait();
     for (int64_t b = begin; b < end; ++b) finish_row(b, member);
   }
@@ -80,22 +86,74 @@ class VocabPart final : public decode::VocabPart {
     return params.constraints == nullptr ? nullptr : params.constraints[b];
   }
 
+  // A block of a list that rows [first, end) share.
+  struct OwnBlock {
+    int64_t first, end, index;
+  };
+
+  int64_t words(int64_t b) const {
+    return params.lists == nullptr ? params.V : params.lists[b].count;
+  }
+  const int64_t* tokens(int64_t b) const {
+    return params.lists == nullptr ? params.tokens : params.lists[b].tokens;
+  }
+
+  // A row's parts behind its `blocks`: of no weight in the sum.
+  void fill_parts(int64_t b, int64_t blocks) {
+    for (int64_t j = blocks; j < parts_; ++j) {
+      maxima_[b * parts_ + j] = -std::numeric_limits<T>::infinity();
+      sums_[b * parts_ + j] = T(0);
+    }
+  }
+
+  void find_own_blocks() {
+    own_blocks_.clear();
+    for (int64_t first = 0, end; first < params.B; first = end) {
+      const decode::WordList& list = params.lists[first];
+      const int64_t blocks = (list.count + kBlock - 1) / kBlock;
+      for (end = first; end < params.B && params.lists[end].tokens == list.tokens; ++end) {
+        fill_parts(end, blocks);
+      }
+      for (int64_t j = 0; j < blocks; ++j) own_blocks_.push_back({first, end, j});
+    }
+  }
+
   void block(int64_t index, const Member& member) {
     const int64_t v = index * kBlock, count = std::min(kBlock, params.V - v);
-    const S* weight = static_cast<const S*>(params.weight) + v * params.H;
     T bias[kBlock] = {};
     if (params.bias != nullptr) {
       const S* source = static_cast<const S*>(params.bias) + v;
       for (int64_t i = 0; i < count; ++i) bias[i] = to_acc(source[i]);
     }
+    rows(static_cast<const S*>(params.weight) + v * params.H, bias, count, {0, params.B, index},
+         member);
+  }
+
+  // The list's rows of the weights are brought together, as torch would do it.
+  void own_block(const OwnBlock& own, const Member& member) {
+    const decode::WordList& list = params.lists[own.first];
+    const int64_t* token = list.tokens + own.index * kBlock;
+    const int64_t count = std::min(kBlock, list.count - own.index * kBlock);
+    S* const gathered = gathered_.data() + member.index * kBlock * params.H;
+    T bias[kBlock] = {};
+    for (int64_t i = 0; i < count; ++i) {
+      std::copy_n(static_cast<const S*>(params.weight) + token[i] * params.H, params.H,
+                  gathered + i * params.H);
+      if (params.bias != nullptr) bias[i] = to_acc(static_cast<const S*>(params.bias)[token[i]]);
+    }
+    rows(gathered, bias, count, own, member);
+  }
+
+  void rows(const S* weight, const T* bias, int64_t count, const OwnBlock& block,
+            const Member& member) {
     const int64_t pass = rows_per_pass<P>(stride_);
     alignas(64) T logits[8 * kTileRows * kBlockStride];
-    for (int64_t b = 0; b < params.B; b += pass) {
-      const int64_t rows = std::min(pass, params.B - b);
+    for (int64_t b = block.first; b < block.end; b += pass) {
+      const int64_t rows = std::min(pass, block.end - b);
       row_products<P>(weight, params.H, count, params.H, hidden_.data() + b * stride_, stride_,
-                      rows, logits, kBlockStride, b == 0);
+                      rows, logits, kBlockStride, b == block.first);
       for (int64_t i = 0; i < rows; ++i) {
-        row(b + i, index, logits + i * kBlockStride, bias, count, member);
+        row(b + i, block.index, logits + i * kBlockStride, bias, count, member);
       }
     }
   }
@@ -109,12 +167,13 @@ class VocabPart final : public decode::VocabPart {
     SoftmaxPart<T> part = softmax_part(logits, kBlock);
     maxima_[b * parts_ + block] = part.max;
     sums_[b * parts_ + block] = part.sum;
+    if (params.all) std::copy_n(logits, kBlock, all_.data() + (b * blocks_ + block) * kBlock);
     if (const RowConstraints* c = constraints(b)) {
       if (c->forced >= 0) {
         if (c->forced / kBlock == block) forced_[b] = logits[c->forced % kBlock];
         return;
       }
-      constrain(*c, block, logits);
+      constrain(*c, words(b), block, logits);
       part.max = max_of(logits, kBlock);
     }
     switch (params.task) {
@@ -131,7 +190,7 @@ class VocabPart final : public decode::VocabPart {
   }
 
   // Bans, and the penalty on logits of words that the row has seen.
-  __attribute__((noinline)) void constrain(const RowConstraints& c, int64_t block,
+  __attribute__((noinline)) void constrain(const RowConstraints& c, int64_t size, int64_t block,
                                            T* logits) const {
     const int64_t first = block * kBlock, last = first + kBlock;
     const auto from = [first](const std::vector<int64_t>& words) {
@@ -144,7 +203,7 @@ class VocabPart final : public decode::VocabPart {
       logit = static_cast<T>(decode::penalize(logit, params.repetition_penalty));
     }
     if (c.banned != nullptr) {
-      const int64_t words = (params.V + 31) / 32, word = block * (kBlock / 32);
+      const int64_t words = (size + 31) / 32, word = block * (kBlock / 32);
       for (int64_t j = 0; j < std::min<int64_t>(kBlock / 32, words - word); ++j) {
         for (uint32_t rest = c.banned[word + j]; rest != 0; rest &= rest - 1) {
           logits[32 * j + __builtin_ctz(rest)] = -std::numeric_limits<T>::infinity();
@@ -186,8 +245,9 @@ class VocabPart final : public decode::VocabPart {
     const SoftmaxPart<T> all =
         merge_parts(maxima_.data() + b * parts_, sums_.data() + b * parts_, parts_);
     out.finite = all.sum > T(0);  // else: a NaN, a +inf, or nothing but -inf
-    if (!out.finite) return;
     const double log_sum = std::log(static_cast<double>(all.sum));
+    if (params.all) to_log_probs(b, all.max, out.finite ? log_sum : std::nan(""));
+    if (!out.finite) return;
     const RowConstraints* c = constraints(b);
     if (c != nullptr && c->forced >= 0) {
       values_[b * kept_] = forced_[b];
@@ -195,7 +255,8 @@ class VocabPart final : public decode::VocabPart {
       out.count = 1;
     } else if (params.task == VocabTask::kNucleus) {
       decode::Nucleus& nucleus = nuclei_[b];
-      nucleus.list(logits_.data() + b * blocks_ * kBlock, params, c, all.max, log_sum, &out);
+      nucleus.list(logits_.data() + b * blocks_ * kBlock, words(b), tokens(b), params, c, all.max,
+                   log_sum, &out);
       return;
     } else if (params.task == VocabTask::kDraw) {
       const Drawn<T> best = drawn(b, member);
@@ -211,9 +272,17 @@ class VocabPart final : public decode::VocabPart {
     fill(b, all.max, log_sum, c, &out);
   }
 
+  void to_log_probs(int64_t b, T max, double log_sum) {
+    T* const row = all_.data() + b * blocks_ * kBlock;
+    for (int64_t v = 0; v < words(b); ++v) {
+      row[v] = static_cast<T>((static_cast<double>(row[v]) - max) - log_sum);
+    }
+  }
+
   // From logits and words to what a strategy takes.
   void fill(int64_t b, T max, double log_sum, const RowConstraints* c, decode::Candidates* out) {
     const int64_t at = b * kept_;
+    const int64_t* const named = tokens(b);
     int64_t count = 0;
     for (; count < out->count; ++count) {
       const T value = values_[at + count];
@@ -221,7 +290,7 @@ class VocabPart final : public decode::VocabPart {
       if (value == -std::numeric_limits<T>::infinity() && !(c != nullptr && c->forced >= 0)) break;
       const decode::Scored scored =
           decode::scored<T>(word, value, max, log_sum, c, params.repetition_penalty);
-      tokens_[at + count] = params.tokens == nullptr ? word : params.tokens[word];
+      tokens_[at + count] = named == nullptr ? word : named[word];
       scores_[at + count] = scored.score;
       log_probs_[at + count] = scored.log_prob;
     }
@@ -251,6 +320,9 @@ class VocabPart final : public decode::VocabPart {
   ScratchArray<T> values_;                       // (B, kept), and so below
   ScratchArray<int64_t> indices_, tokens_;
   ScratchArray<double> scores_, log_probs_;
+  ScratchArray<T> all_;       // (B, blocks * kBlock), with params.all
+  ScratchArray<S> gathered_;  // (threads, kBlock, H), with lists
+  std::vector<OwnBlock> own_blocks_;
   const T inverse_temperature_;
   std::vector<std::unique_ptr<TopK<T>>> owned_;
   std::vector<TopK<T>*> best_;  // one a thread

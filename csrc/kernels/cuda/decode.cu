@@ -369,6 +369,7 @@ class Decoding {
 
 std::string refuse_decode(const DecodeModel& model, const DecodeOptions& o) {
   if (model.P != model.H) return "a projection";
+  if (o.shortlist != nullptr || o.make_scores) return "shortlists of rows and scores of all tokens";
   if (o.mode == DecodeMode::kGiven) return "given tokens";
   if (model.tokens != nullptr) return "a shortlist";
   if (model.screen.panels != nullptr) return "int8 weights";

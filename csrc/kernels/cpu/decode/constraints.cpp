@@ -17,43 +17,64 @@ void sort_unique(std::vector<int64_t>* v) {
 
 Constraints::Constraints(const DecodeOptions& options, int64_t batch, int64_t num_words,
                          const int64_t* tokens)
-    : options_(options), num_words_(num_words), tokens_(tokens), words32_((num_words + 31) / 32) {
+    : options_(options), num_words_(num_words), tokens_(tokens) {
   needs_history_ = !options.phrases.empty() || options.no_repeat_ngram_size > 0 ||
                    options.repetition_penalty != 1;
-  const int64_t rows = options.allowed != nullptr && options.allowed_rows > 1 ? batch : 1;
-  std::vector<int64_t> words;
-  for (int64_t token : options.banned) {
-    if (const int64_t word = word_of(token); word >= 0) words.push_back(word);
+  const bool own = options.shortlist != nullptr;
+  const bool allowed = options.allowed != nullptr;
+  const int64_t rows = own || (allowed && options.allowed_rows > 1) ? batch : 1;
+  int64_t most = own ? 0 : num_words;
+  for (int64_t row = 0; own && row < batch; ++row) {
+    most = std::max(most, options.shortlist_starts[row + 1] - options.shortlist_starts[row]);
   }
-  if (options.allowed != nullptr || !words.empty()) {
+  words32_ = (most + 31) / 32;
+  if (allowed || !options.banned.empty()) {
     late_.assign(rows * words32_, 0);
-    for (int64_t row = 0; row < rows; ++row) {
-      uint32_t* bits = late_.data() + row * words32_;
-      for (int64_t word : words) set_bit(bits, word);
-      for (int64_t v = 0; options.allowed != nullptr && v < num_words; ++v) {
-        if (!options.allowed[row * num_words + v]) set_bit(bits, v);
-      }
-    }
+    for (int64_t row = 0; row < rows; ++row) mark(row, num_words, late_.data() + row * words32_);
   }
-  if (options.min_new_tokens > 0) {
-    for (int64_t token : options.eos) {
-      if (const int64_t word = word_of(token); word >= 0) eos_words_.push_back(word);
-    }
-  }
-  if (!eos_words_.empty()) {
+  if (options.min_new_tokens > 0 && !options.eos.empty()) {
     early_ = late_;
     early_.resize(rows * words32_, 0);
     for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t word : eos_words_) set_bit(early_.data() + row * words32_, word);
+      for (int64_t token : options.eos) {
+        if (const int64_t word = word_of(row, token); word >= 0) {
+          set_bit(early_.data() + row * words32_, word);
+        }
+      }
     }
   }
   any_ = needs_history_ || !late_.empty() || !early_.empty() || options.prefix != nullptr;
 }
 
-int64_t Constraints::word_of(int64_t token) const {
-  if (tokens_ == nullptr) return token >= 0 && token < num_words_ ? token : -1;
-  const int64_t* found = std::lower_bound(tokens_, tokens_ + num_words_, token);
-  return found != tokens_ + num_words_ && *found == token ? found - tokens_ : -1;
+// What a row may never choose.
+void Constraints::mark(int64_t row, int64_t num_words, uint32_t* late) {
+  for (int64_t token : options_.banned) {
+    if (const int64_t word = word_of(row, token); word >= 0) set_bit(late, word);
+  }
+  if (options_.allowed == nullptr) return;
+  const uint8_t* allowed = options_.allowed + (options_.allowed_rows > 1 ? row * num_words : 0);
+  if (options_.shortlist == nullptr) {
+    for (int64_t v = 0; v < num_words; ++v) {
+      if (!allowed[v]) set_bit(late, v);
+    }
+    return;
+  }
+  const int64_t first = options_.shortlist_starts[row], end = options_.shortlist_starts[row + 1];
+  for (int64_t i = first; i < end; ++i) {
+    if (!allowed[options_.shortlist[i]]) set_bit(late, i - first);
+  }
+}
+
+int64_t Constraints::word_of(int64_t source, int64_t token) const {
+  const int64_t *first = tokens_, *last = tokens_ + num_words_;
+  if (options_.shortlist != nullptr) {
+    first = options_.shortlist + options_.shortlist_starts[source];
+    last = options_.shortlist + options_.shortlist_starts[source + 1];
+  } else if (tokens_ == nullptr) {
+    return token >= 0 && token < num_words_ ? token : -1;
+  }
+  const int64_t* found = std::lower_bound(first, last, token);
+  return found != last && *found == token ? found - first : -1;
 }
 
 void Constraints::row(int64_t source, int64_t step, const int64_t* history,
@@ -63,8 +84,8 @@ void Constraints::row(int64_t source, int64_t step, const int64_t* history,
   out->seen.clear();
   out->forced = -1;
   if (!any_) return;
-  const auto add = [this](int64_t token, std::vector<int64_t>* words) {
-    if (const int64_t word = word_of(token); word >= 0) words->push_back(word);
+  const auto add = [&](int64_t token, std::vector<int64_t>* words) {
+    if (const int64_t word = word_of(source, token); word >= 0) words->push_back(word);
   };
   if (options_.repetition_penalty != 1) {
     for (int64_t t = 0; t < step; ++t) add(history[t], &out->seen);
@@ -73,7 +94,7 @@ void Constraints::row(int64_t source, int64_t step, const int64_t* history,
   if (options_.prefix != nullptr && step < options_.prefix_size) {
     const int64_t token = options_.prefix[source * options_.prefix_size + step];
     if (token >= 0) {
-      out->forced = word_of(token);
+      out->forced = word_of(source, token);
       return;
     }
   }

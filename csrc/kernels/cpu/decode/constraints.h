@@ -21,7 +21,7 @@ struct RowConstraints {
 
 class Constraints {
  public:
-  // `tokens` as in DecodeModel: (num_words) or null.
+  // `tokens` as in DecodeModel: (num_words) or null. With options.shortlist num_words is V.
   Constraints(const DecodeOptions& options, int64_t batch, int64_t num_words,
               const int64_t* tokens);
 
@@ -34,16 +34,17 @@ class Constraints {
   // history: the row's tokens so far, `step` of them. Reuses what `out` has allocated.
   void row(int64_t source, int64_t step, const int64_t* history, RowConstraints* out) const;
 
-  int64_t word_of(int64_t token) const;  // -1: not in the shortlist
+  int64_t word_of(int64_t source, int64_t token) const;  // -1: not in the shortlist
 
  private:
+  void mark(int64_t row, int64_t num_words, uint32_t* late);
+
   const DecodeOptions& options_;
   const int64_t num_words_;
   const int64_t* const tokens_;
   bool needs_history_ = false, any_ = false;
-  int64_t words32_ = 0;                 // ceil(num_words / 32)
+  int64_t words32_ = 0;                 // ceil(the most words of a row / 32)
   std::vector<uint32_t> late_, early_;  // (1 or B, words32): from min_new_tokens on, and before it
-  std::vector<int64_t> eos_words_;
 };
 
 // The logit z of a seen word after the penalty.

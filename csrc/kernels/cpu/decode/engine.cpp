@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <exception>
 #include <memory>
 #include <stdexcept>
 #include <string>
 
+#include "cpu/decode/plan.h"
 #include "cpu/decode/report.h"
+#include "cpu/decode/scores.h"
 #include "cpu/decode/stack.h"
 #include "cpu/decode/trace.h"
 
@@ -16,14 +19,8 @@ namespace seq2seq_ext::kernels::cpu {
 namespace decode {
 namespace {
 
-// Rows in flight at most. More would not save passes over the weights' time any more, and want more
-// work memory.
-constexpr int64_t kMostRows = 256;
-constexpr int64_t kMostLogits = int64_t{16} << 20;  // of rows that want all of theirs
-constexpr int64_t kMostKept = 1024;     // best words that a row keeps on the way; more are selected
-constexpr int64_t kMostScreened = 128;  // of more candidates too many are computed anew
-constexpr double kLeastDrawn = 1e-30;   // a temperature: below, float32 logits over it overflow
-constexpr int64_t kMinWorkPerThread = 64 << 10;  // multiply-adds of a step
+constexpr int64_t kMinWorkPerThread = 64 << 10;      // multiply-adds of a step
+constexpr std::chrono::milliseconds kAskEvery{100};  // whether to go on
 
 struct Row {
   int64_t source, slot;
@@ -36,95 +33,75 @@ class Engine {
          const KernelTable& kernels, const Runtime& runtime)
       : model_(model),
         sources_(sources),
-        options_(options),
-        strategy_(make_strategy(options, sources, model.V)),
-        constraints_(options, sources.B, model.V, model.tokens),
-        task_(task()),
-        rows_most_(most_rows()),
+        plan_(model, sources, options),
+        options_(plan_.options),
+        task_(plan_.task),
+        strategy_(make_strategy(options_, units(), plan_.words)),
+        constraints_(options_, sources.B, model.V, model.tokens),
+        rows_most_(rows()),
         threads_(threads(runtime)),
         stack_(model, sources, kernels, rows_most_),
         vocab_(make_vocab(kernels)),
-        place_(options.slots),
+        place_(options_.slots),
         from_(rows_most_),
         source_(rows_most_),
         keys_(rows_most_),
+        lists_(options_.shortlist == nullptr ? 0 : rows_most_),
         row_constraints_(rows_most_),
         constraint_pointers_(rows_most_, nullptr),
-        report_(options, sources.B),
+        report_(options_, sources.B),
         choosers_(threads_),
-        traces_(sources.B) {
+        traces_(plan_.units) {
     rows_.reserve(rows_most_);
     before_.reserve(rows_most_);
     for (Chooser& chooser : choosers_) {
-      chooser.candidates.resize(options.slots);
-      chooser.weights.resize(options.slots);
+      chooser.candidates.resize(options_.slots);
+      chooser.weights.resize(options_.slots);
     }
-    if (options.coverage_penalty != 0 && options.mode == DecodeMode::kBeam) {
+    if (options_.coverage_penalty != 0 && options_.mode == DecodeMode::kBeam) {
       wide_weights_.resize(rows_most_ * sources.S);
     }
+    kept_.S = options_.attentions ? sources.S : 0;
+    kept_.P = options_.states ? model.P : 0;
+    kept_.C = options_.states && model.context == DecodeContext::kAttention ? model.C : 0;
+    kept_.score_bytes = options_.make_scores ? model.num_tokens * size_of(state_) : 0;
   }
 
   Status run(const Runtime& runtime, DecodeResult* result) {
     run_team(runtime, threads_, [this](const Member& member) { loop(member); });
     if (failed_) return Status::invalid(error_);
-    const int64_t S = options_.attentions ? sources_.S : 0, H = options_.states ? model_.P : 0;
-    const int64_t C = options_.states && attends() ? model_.C : 0;
-    assemble(traces_, options_.results, S, H, C, result);
+    assemble(traces_, options_.results, kept_, options_.make_scores, result);
+    if (result->undefined_source >= 0) {
+      result->undefined_source = plan_.source(result->undefined_source);
+    }
     return Status::ok();
   }
 
  private:
   // -- sizes and parts ---------------------------------------------------------------------------
 
-  VocabTask task() const {
-    if (options_.mode == DecodeMode::kGiven) return VocabTask::kForced;
-    if (options_.mode != DecodeMode::kSample) return VocabTask::kBest;
-    if (options_.top_k > 0) {
-      return options_.top_k <= kMostKept ? VocabTask::kBest : VocabTask::kNucleus;
-    }
-    // Noise is keyed by tokens; the kernel that draws knows words.
-    const bool all = options_.top_p >= 1 && options_.min_p <= 0;
-    const bool fits = options_.temperature >= kLeastDrawn && model_.tokens == nullptr;
-    return all && fits ? VocabTask::kDraw : VocabTask::kNucleus;
+  // What a strategy sees: a source for each unit.
+  DecodeSources units() const {
+    DecodeSources units = sources_;
+    units.B = plan_.units;
+    return units;
   }
 
-  int64_t candidates() const { return std::clamp<int64_t>(strategy_->wanted(), 1, model_.V); }
-
-  int64_t most_rows() const {
-    const int64_t slots = options_.slots;
-    if (options_.on_step != nullptr) return std::max<int64_t>(sources_.B, 1) * slots;
-    int64_t rows = kMostRows;
-    if (task_ == VocabTask::kNucleus) rows = std::min(rows, kMostLogits / model_.V);
-    if (task_ == VocabTask::kBest) rows = std::min(rows, (int64_t{4} << 20) / candidates());
-    rows = std::max(rows / slots, int64_t{1}) * slots;
-    return std::min(rows, std::max<int64_t>(sources_.B, 1) * slots);
+  int64_t rows() {
+    plan_.set_candidates(strategy_->wanted());
+    return plan_.rows;
   }
 
   int threads(const Runtime& runtime) const {
-    const int64_t work = model_.V * model_.P + Stack::work(model_, sources_);
+    const int64_t work = plan_.words * model_.P + Stack::work(model_, sources_);
     const int64_t useful = rows_most_ * work / kMinWorkPerThread;
     return static_cast<int>(std::clamp<int64_t>(useful, 1, runtime.num_threads));
   }
 
   VocabPart* make_vocab(const KernelTable& kernels) const {
-    VocabPartParams v{};
-    v.dtype = model_.dtype;
-    v.task = task_;
-    v.B = rows_most_;
-    v.H = model_.P;
-    v.V = model_.V;
-    v.K = task_ == VocabTask::kNucleus ? options_.top_k : candidates();
-    v.weight = model_.output_weight;
-    v.bias = model_.output_bias;
-    v.tokens = model_.tokens;
-    v.temperature = options_.temperature;
-    v.top_p = options_.top_p;
-    v.min_p = options_.min_p;
-    v.repetition_penalty = options_.repetition_penalty;
-    v.screen = model_.screen;
-    const bool screened = v.screen.panels != nullptr && task_ == VocabTask::kBest &&
-                          model_.tokens == nullptr && v.K <= kMostScreened;
-    return screened ? kernels.make_vocab_screen(v, threads_) : kernels.make_vocab_part(v, threads_);
+    const VocabPartParams v = plan_.vocab();
+    return plan_.screened() ? kernels.make_vocab_screen(v, threads_)
+                            : kernels.make_vocab_part(v, threads_);
   }
 
   // -- the loop ----------------------------------------------------------------------------------
@@ -162,6 +139,7 @@ class Engine {
     if (report_.wanted() && !rows_.empty() && !report_.tell()) {
       throw std::runtime_error("decode: stopped by on_step");
     }
+    if (!goes_on()) throw std::runtime_error("decode: stopped by go_on");
     stack_.begin_step();
     rows_.swap(before_);
     rows_.clear();
@@ -186,7 +164,7 @@ class Engine {
     // A source's beams may die out and come back; samples only end.
     int64_t taken = beam ? running * options_.slots : static_cast<int64_t>(rows_.size());
     int64_t places = count;  // of states: those of the rows before, then those that enter
-    while (waiting_ < sources_.B && taken + options_.slots <= rows_most_) {
+    while (waiting_ < plan_.units && taken + options_.slots <= rows_most_) {
       if (!enter(waiting_++, places)) continue;  // done before its first step: takes no room
       ++places;
       taken += options_.slots;
@@ -194,18 +172,28 @@ class Engine {
     point_parts();
   }
 
-  void add_row(int64_t source, int64_t slot, int64_t place) {
+  void add_row(int64_t unit, int64_t slot, int64_t place) {
     from_[rows_.size()] = place;
-    source_[rows_.size()] = source;
-    rows_.push_back({source, slot});
+    source_[rows_.size()] = plan_.source(unit);
+    if (!lists_.empty()) lists_[rows_.size()] = plan_.list(unit);
+    rows_.push_back({unit, slot});
+  }
+
+  bool goes_on() {
+    if (options_.go_on == nullptr) return true;
+    const auto now = std::chrono::steady_clock::now();
+    if (now - asked_ < kAskEvery) return true;
+    asked_ = now;
+    return options_.go_on(options_.go_on_context);
   }
 
   // Returns whether the source has any row.
   bool enter(int64_t source, int64_t place) {
     Trace& trace = traces_[source];
-    trace.begin(options_.slots, constraints_.needs_history(), extras());
+    trace.begin(options_.slots, constraints_.needs_history(), kept_.S + kept_.P + kept_.C,
+                kept_.score_bytes);
     strategy_->begin(source, trace.last());
-    stack_.enter(source, place);
+    stack_.enter(plan_.source(source), place);
     bool any = false;
     for (int64_t slot = 0; slot < options_.slots; ++slot) {
       if (!trace.last()[slot].live) continue;
@@ -221,6 +209,7 @@ class Engine {
     vocab_->params.B = static_cast<int64_t>(rows_.size());
     vocab_->params.features = stack_.features();
     vocab_->params.keys = keys_.data();
+    vocab_->params.lists = lists_.empty() ? nullptr : lists_.data();
     const bool constrained = constraints_.any() || task_ == VocabTask::kForced;
     vocab_->params.constraints = constrained ? constraint_pointers_.data() : nullptr;
   }
@@ -247,14 +236,15 @@ class Engine {
     RowConstraints& out = row_constraints_[i];
     constraint_pointers_[i] = nullptr;  // until `out` is whole: what follows may throw
     if (task_ == VocabTask::kForced) {
-      out.forced = constraints_.word_of(options_.given[row.source * options_.given_size + step]);
+      out.forced =
+          constraints_.word_of(row.source, options_.given[row.source * options_.given_size + step]);
       constraint_pointers_[i] = &out;
       rows_[i].given = out.forced < 0;
       if (rows_[i].given) out.forced = 0;
       return;
     }
     if (!constraints_.any()) return;
-    constraints_.row(row.source, step, trace.history(row.slot), &out);
+    constraints_.row(plan_.source(row.source), step, trace.history(row.slot), &out);
     out.seen_logits.resize(out.seen.size());
     const bool none = out.banned == nullptr && out.also_banned.empty() && out.seen.empty();
     constraint_pointers_[i] = none && out.forced < 0 ? nullptr : &out;
@@ -293,6 +283,7 @@ class Engine {
       if (!found.finite) trace.note_undefined(slot);
       candidates[slot] = &found;
       keep_extras(i, trace.extras(slot));
+      if (kept_.score_bytes > 0) keep_scores_of(i, trace.scores(slot));
       if (!wide_weights_.empty()) {
         stack_.copy_weights(i, wide_weights_.data() + i * sources_.S);
         weights[slot] = wide_weights_.data() + i * sources_.S;
@@ -309,22 +300,18 @@ class Engine {
 
   // -- what is kept and told besides -------------------------------------------------------------
 
-  int64_t extras() const {
-    return (options_.attentions ? sources_.S : 0) +
-           (options_.states ? model_.P + (attends() ? model_.C : 0) : 0);
-  }
-
-  bool attends() const { return model_.context == DecodeContext::kAttention; }
-
   // In the order in which `assemble` takes them.
   void keep_extras(int64_t row, double* to) const {
-    if (options_.attentions) {
-      stack_.copy_weights(row, to);
-      to += sources_.S;
-    }
-    if (!options_.states) return;
-    stack_.copy_hidden(row, to);
-    if (attends()) stack_.copy_context(row, to + model_.P);
+    if (kept_.S > 0) stack_.copy_weights(row, to);
+    if (kept_.P > 0) stack_.copy_hidden(row, to + kept_.S);
+    if (kept_.C > 0) stack_.copy_context(row, to + kept_.S + kept_.P);
+  }
+
+  void keep_scores_of(int64_t i, void* to) const {
+    const WordList words = lists_.empty() ? WordList{model_.tokens, model_.V} : lists_[i];
+    const char* all = static_cast<const char*>(vocab_->log_probs);
+    keep_scores(state_, all + i * vocab_->log_probs_stride * size_of(state_), words,
+                constraint_pointers_[i], model_.num_tokens, to);
   }
 
   // A given token that the shortlist leaves out.
@@ -343,10 +330,12 @@ class Engine {
 
   const DecodeModel& model_;
   const DecodeSources& sources_;
-  const DecodeOptions& options_;
+  Plan plan_;
+  const DecodeOptions& options_;  // of a unit
+  const VocabTask task_;
+  const DType state_ = model_.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   const std::unique_ptr<Strategy> strategy_;
   const Constraints constraints_;
-  const VocabTask task_;
   const int64_t rows_most_;
   const int threads_;
   Stack stack_;
@@ -357,13 +346,16 @@ class Engine {
   std::vector<int64_t> place_;          // (K): where a source's slot was among those
   std::vector<int64_t> from_, source_;  // (rows): see Stack::set_rows
   std::vector<DrawKey> keys_;
+  std::vector<WordList> lists_;  // (rows), where units have lists of their own
   std::vector<RowConstraints> row_constraints_;
   std::vector<const RowConstraints*> constraint_pointers_;
   Report report_;
   std::vector<Chooser> choosers_;     // (threads)
   std::vector<double> wide_weights_;  // (rows, S), coverage penalty only
-  std::vector<Trace> traces_;         // (B)
-  int64_t waiting_ = 0;               // the first source that has not begun
+  std::vector<Trace> traces_;         // (units)
+  Kept kept_;
+  std::chrono::steady_clock::time_point asked_ = std::chrono::steady_clock::now();
+  int64_t waiting_ = 0;  // the first source that has not begun
   std::atomic<bool> failed_{false};
   std::string error_;
 };

@@ -35,15 +35,15 @@ Scored scored(int64_t word, T value, T max, double log_sum, const RowConstraints
 }
 
 template <class T>
-void Nucleus::list(const T* logits, const VocabPartParams& params,
+void Nucleus::list(const T* logits, int64_t V, const int64_t* tokens, const VocabPartParams& params,
                    const RowConstraints* constraints, T max, double log_sum, Candidates* out) {
   words_.clear();
   T top = -std::numeric_limits<T>::infinity();
-  for (int64_t v = 0; v < params.V; ++v) top = std::max(top, logits[v]);
+  for (int64_t v = 0; v < V; ++v) top = std::max(top, logits[v]);
   if (top == -std::numeric_limits<T>::infinity()) return;  // nothing is allowed
   const double lowest = params.min_p > 0 ? std::log(params.min_p) - kMargin : -kInfinity;
   double total = 0;
-  for (int64_t v = 0; v < params.V; ++v) {
+  for (int64_t v = 0; v < V; ++v) {
     if (logits[v] == -std::numeric_limits<T>::infinity()) continue;
     const double key = (double(logits[v]) - double(top)) / params.temperature;
     if (params.top_p < 1) total += std::exp(key);
@@ -77,7 +77,7 @@ void Nucleus::list(const T* logits, const VocabPartParams& params,
     const int64_t word = words_[i].word;
     const Scored s =
         scored<T>(word, logits[word], max, log_sum, constraints, params.repetition_penalty);
-    tokens_[i] = params.tokens == nullptr ? word : params.tokens[word];
+    tokens_[i] = tokens == nullptr ? word : tokens[word];
     scores_[i] = s.score;
     log_probs_[i] = s.log_prob;
   }
@@ -86,10 +86,10 @@ void Nucleus::list(const T* logits, const VocabPartParams& params,
   *out = {true, false, sorted, tokens_.data(), scores_.data(), log_probs_.data(), rest};
 }
 
-#define SEQ2SEQ_EXT_NUCLEUS(T)                                                               \
-  template Scored scored<T>(int64_t, T, T, double, const RowConstraints*, double);           \
-  template void Nucleus::list<T>(const T*, const VocabPartParams&, const RowConstraints*, T, \
-                                 double, Candidates*);
+#define SEQ2SEQ_EXT_NUCLEUS(T)                                                              \
+  template Scored scored<T>(int64_t, T, T, double, const RowConstraints*, double);          \
+  template void Nucleus::list<T>(const T*, int64_t, const int64_t*, const VocabPartParams&, \
+                                 const RowConstraints*, T, double, Candidates*);
 SEQ2SEQ_EXT_NUCLEUS(float)
 SEQ2SEQ_EXT_NUCLEUS(double)
 

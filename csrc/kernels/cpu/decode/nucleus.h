@@ -25,10 +25,10 @@ Scored scored(int64_t word, T value, T max, double log_sum, const RowConstraints
 // One row's list; its memory stays from step to step.
 class Nucleus {
  public:
-  // logits: (V) after constraints.
+  // logits: (V) after constraints; tokens: (V) or null.
   template <class T>
-  void list(const T* logits, const VocabPartParams& params, const RowConstraints* constraints,
-            T max, double log_sum, Candidates* out);
+  void list(const T* logits, int64_t V, const int64_t* tokens, const VocabPartParams& params,
+            const RowConstraints* constraints, T max, double log_sum, Candidates* out);
 
  private:
   struct Word {

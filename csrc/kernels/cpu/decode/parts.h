@@ -42,6 +42,12 @@ class AttentionPart {
 // might leave in; or nothing but the words that are forced.
 enum class VocabTask : int { kBest, kDraw, kNucleus, kForced };
 
+// Some words of a vocabulary: rows of its weights, ascending.
+struct WordList {
+  const int64_t* tokens = nullptr;  // (count)
+  int64_t count = 0;
+};
+
 struct VocabPartParams {
   DType dtype;
   VocabTask task;
@@ -54,6 +60,10 @@ struct VocabPartParams {
   const RowConstraints* const* constraints = nullptr;  // (B); null: none
   const DrawKey* keys = nullptr;                       // (B), kDraw
   DecodeScreen screen;                                 // kBest only; without panels: none
+  // (B): each row's own words, rows of the same list together; V is then their most, and `tokens`
+  // counts for nothing. null: all V.
+  const WordList* lists = nullptr;
+  bool all = false;  // fill VocabPart::log_probs; not with a screen
 };
 
 class VocabPart {
@@ -62,6 +72,10 @@ class VocabPart {
   virtual void run(const Member& member) = 0;
   VocabPartParams params;
   std::vector<Candidates> candidates;  // (B), after a run
+
+  // With params.all: (B, stride) state, the model's of all words. NaN where a row has none.
+  const void* log_probs = nullptr;
+  int64_t log_probs_stride = 0;
 
  protected:
   explicit VocabPart(const VocabPartParams& most) : params(most), candidates(most.B) {}

@@ -8,17 +8,24 @@ namespace {
 
 constexpr int64_t kFirstSteps = 32;  // room is made for so many, then for twice as many
 
+template <class Values>
+void free(Values& values) {
+  Values().swap(values);
+}
+
 }  // namespace
 
-void Trace::begin(int64_t slots, bool histories, int64_t extras) {
+void Trace::begin(int64_t slots, bool histories, int64_t extras, int64_t score_bytes) {
   slots_ = slots;
   histories_ = histories;
   width_ = extras;
+  score_bytes_ = score_bytes;
   choices_.reserve((1 + kFirstSteps) * slots);
   choices_.resize(slots);
   history_size_ = histories ? kFirstSteps : 0;
   for (auto& tokens : history_) tokens.resize(slots * history_size_);
   extras_.resize(slots * extras);
+  scores_.resize(slots * score_bytes);
 }
 
 Choice* Trace::next() {
@@ -29,6 +36,7 @@ Choice* Trace::next() {
 void Trace::advance() {
   ++step_;
   extras_.resize((step_ + 1) * slots_ * width_);
+  scores_.resize((step_ + 1) * slots_ * score_bytes_);
   if (!histories_) return;
   if (step_ > history_size_) {  // longer rows, the tokens of each moved to its new place
     const int64_t size = 2 * history_size_;
@@ -58,6 +66,10 @@ const int64_t* Trace::history(int64_t slot) const {
 
 double* Trace::extras(int64_t slot) { return extras_.data() + (step_ * slots_ + slot) * width_; }
 
+char* Trace::scores(int64_t slot) {
+  return scores_.data() + (step_ * slots_ + slot) * score_bytes_;
+}
+
 void Trace::note_undefined(int64_t slot) {
   if (undefined_step_ >= 0 && slot >= undefined_slot_) return;
   undefined_step_ = step_;
@@ -72,6 +84,7 @@ void Trace::follow(const std::vector<Hypothesis>& found, bool beam) {
     row.tokens.resize(length);
     row.log_probs.resize(length);
     row.extras.resize(length * width_);
+    row.scores.resize(length * score_bytes_);
     int64_t slot = hypothesis.slot;
     for (int64_t t = length - 1; t >= 0; --t) {
       // Beam search: of the last token the slot that it continues is told, of the others the slot
@@ -83,22 +96,25 @@ void Trace::follow(const std::vector<Hypothesis>& found, bool beam) {
       if (!told) slot = choice.parent;
       std::copy_n(extras_.data() + (t * slots_ + slot) * width_, width_,
                   row.extras.data() + t * width_);
+      std::copy_n(scores_.data() + (t * slots_ + slot) * score_bytes_, score_bytes_,
+                  row.scores.data() + t * score_bytes_);
     }
     rows_.push_back(std::move(row));
   }
 }
 
 void Trace::release() {
-  const auto free = [](auto& values) { std::remove_reference_t<decltype(values)>().swap(values); };
   free(choices_);
   free(history_[0]);
   free(history_[1]);
   free(extras_);
+  free(scores_);
 }
 
-void assemble(const std::vector<Trace>& traces, int64_t results, int64_t S, int64_t H, int64_t C,
-              DecodeResult* result) {
+void assemble(std::vector<Trace>& traces, int64_t results, const Kept& kept,
+              const std::function<void*(int64_t T)>& make_scores, DecodeResult* result) {
   const int64_t B = static_cast<int64_t>(traces.size()), R = B * results;
+  const auto [S, P, C, score_bytes] = kept;
   DecodeResult& out = *result;
   out = {};
   for (int64_t b = 0; b < B; ++b) {
@@ -115,21 +131,27 @@ void assemble(const std::vector<Trace>& traces, int64_t results, int64_t S, int6
   out.tokens.resize(R * out.T);
   out.log_probs.resize(R * out.T);
   out.attentions.resize(R * out.T * S);
-  out.hidden.resize(R * out.T * H);
+  out.hidden.resize(R * out.T * P);
   out.contexts.resize(R * out.T * C);
+  const int64_t row_bytes = out.T * score_bytes;
+  char* const scores = make_scores ? static_cast<char*>(make_scores(out.T)) : nullptr;
   for (int64_t r = 0; r < R; ++r) {
-    const Trace::Row& row = traces[r / results].rows()[r % results];
+    Trace::Row& row = traces[r / results].rows()[r % results];
     out.lengths[r] = static_cast<int64_t>(row.tokens.size());
     out.ranks[r] = row.rank;
     std::copy(row.tokens.begin(), row.tokens.end(), out.tokens.begin() + r * out.T);
     std::copy(row.log_probs.begin(), row.log_probs.end(), out.log_probs.begin() + r * out.T);
     for (int64_t t = 0; t < out.lengths[r]; ++t) {
-      const double* from = row.extras.data() + t * (S + H + C);
+      const double* from = row.extras.data() + t * (S + P + C);
       const int64_t at = r * out.T + t;
       std::copy_n(from, S, out.attentions.data() + at * S);
-      std::copy_n(from + S, H, out.hidden.data() + at * H);
-      std::copy_n(from + S + H, C, out.contexts.data() + at * C);
+      std::copy_n(from + S, P, out.hidden.data() + at * P);
+      std::copy_n(from + S + P, C, out.contexts.data() + at * C);
     }
+    if (scores == nullptr) continue;
+    char* const end = std::copy(row.scores.begin(), row.scores.end(), scores + r * row_bytes);
+    std::fill(end, scores + (r + 1) * row_bytes, char{0});
+    free(row.scores);
   }
 }
 

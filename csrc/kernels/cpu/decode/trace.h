@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "common/decode.h"
@@ -16,8 +17,9 @@ class Trace {
  public:
   Trace() = default;
 
-  // For the first step. extras: numbers kept of each row of each step.
-  void begin(int64_t slots, bool histories, int64_t extras);
+  // For the first step. extras: numbers kept of each row of each step; score_bytes: of the scores
+  // that are.
+  void begin(int64_t slots, bool histories, int64_t extras, int64_t score_bytes);
 
   int64_t step() const { return step_; }
   int64_t slots() const { return slots_; }
@@ -35,6 +37,7 @@ class Trace {
 
   // Where this step's extras of a slot's row go.
   double* extras(int64_t slot);
+  char* scores(int64_t slot);
 
   // Appends the hypotheses: lengths, tokens, log-probabilities, ranks, extras.
   void follow(const std::vector<Hypothesis>& found, bool beam);
@@ -44,8 +47,9 @@ class Trace {
     std::vector<int64_t> tokens;
     std::vector<double> log_probs;
     std::vector<double> extras;  // (length, extras)
+    std::vector<char> scores;    // (length, score_bytes)
   };
-  const std::vector<Row>& rows() const { return rows_; }
+  std::vector<Row>& rows() { return rows_; }
 
   // Gives back everything but the rows; the source is done.
   void release();
@@ -56,18 +60,25 @@ class Trace {
   int64_t undefined_step() const { return undefined_step_; }
 
  private:
-  int64_t slots_ = 0, step_ = 0, width_ = 0, history_size_ = 0;
+  int64_t slots_ = 0, step_ = 0, width_ = 0, score_bytes_ = 0, history_size_ = 0;
   bool histories_ = false;
   std::vector<Choice> choices_;      // (1 + steps, slots)
   std::vector<int64_t> history_[2];  // (slots, history_size), by the parity of the step
   std::vector<double> extras_;       // (steps, slots, width)
+  std::vector<char> scores_;         // (steps, slots, score_bytes)
   std::vector<Row> rows_;
   int64_t undefined_slot_ = -1, undefined_step_ = -1;
 };
 
-// The rows of all sources, `results` of each. A row's extras are S attention weights, the H of s_t
-// and the C of c_t, each 0 where it is not kept.
-void assemble(const std::vector<Trace>& traces, int64_t results, int64_t S, int64_t H, int64_t C,
-              DecodeResult* result);
+// How many numbers of each kind a row keeps of a step, in the order of its extras.
+struct Kept {
+  int64_t S = 0, P = 0, C = 0;  // attention weights, of s_t, of c_t
+  int64_t score_bytes = 0;
+};
+
+// The rows of all traces, `results` of each. Takes away from the traces what it has copied of their
+// scores.
+void assemble(std::vector<Trace>& traces, int64_t results, const Kept& kept,
+              const std::function<void*(int64_t T)>& make_scores, DecodeResult* result);
 
 }  // namespace seq2seq_ext::kernels::cpu::decode

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+// What a call asks of the engine: who is decoded by itself, which words there are, how many rows
+// are in flight, and what is wanted of the vocabulary.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "common/decode.h"
+#include "cpu/decode/parts.h"
+
+namespace seq2seq_ext::kernels::cpu::decode {
+
+// A source is decoded in units: all of its beams, or each of its samples, by itself.
+class Plan {
+ public:
+  Plan(const DecodeModel& model, const DecodeSources& sources, const DecodeOptions& options);
+
+  // Once the strategy has said how many candidates a row should have.
+  void set_candidates(int64_t wanted);
+
+  // The source that a unit decodes.
+  int64_t source(int64_t unit) const { return unit / repeats; }
+
+  // A unit's own words; none: all of the model's.
+  WordList list(int64_t unit) const;
+
+  VocabPartParams vocab() const;
+  bool screened() const;  // whether the words are screened in int8
+
+  const DecodeModel& model;
+  const DecodeSources& sources;
+  int64_t repeats;        // units of a source
+  DecodeOptions options;  // of a unit: its slots, results, row ids
+  int64_t units;
+  int64_t words;  // of a row at most
+  VocabTask task;
+  int64_t candidates = 1;
+  int64_t rows = 1;  // in flight at most
+
+ private:
+  static int64_t most_words(const DecodeModel& model, const DecodeSources& sources,
+                            const DecodeOptions& options);
+  VocabTask find_task() const;
+
+  std::vector<int64_t> row_ids_;
+};
+
+}  // namespace seq2seq_ext::kernels::cpu::decode
