@@ -6,7 +6,8 @@
 #include <memory>
 
 #include "cpu/decode/parts.h"
-// This comes before what is compiled for the ISA (target.h).
+#include "cpu/packed_weights.h"
+// These come before what is compiled for the ISA (target.h).
 #include "cpu/sequence_backward.h"
 #include "cpu/sequence_forward.h"
 #include "cpu/step.h"
@@ -105,9 +106,11 @@ struct Launch {
     const Pass pass(params, schedule, team);
     std::unique_ptr<typename Pass::Direction> work[kMaxDirections];
     for (int d = 0; d < shape.directions; ++d)
-      work[d] = std::make_unique<typename Pass::Direction>(pass);
+      work[d] = std::make_unique<typename Pass::Direction>(pass, d);
     run_directions(runtime, shape.directions, team,
                    [&](int d, const Member& member) { pass.run(d, *work[d], member); });
+    for (int d = 0; d < shape.directions && pass.keeps_weights(); ++d)
+      keep_packed_weights(std::move(work[d]->weights));
     return Status::ok();
   }
 

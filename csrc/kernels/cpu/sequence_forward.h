@@ -8,6 +8,7 @@
 #pragma once
 
 #include "cpu/cells.h"
+#include "cpu/fingerprint.h"
 #include "cpu/micro.h"
 
 namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA {
@@ -41,11 +42,11 @@ struct SequenceForward {
 
   // Work memory of one direction.
   struct Direction {
-    Direction(const SequenceForward& f)
-        : packed_ih(f.panels * panel_size<T, NV>(f.I)),
-          packed_hh(f.panels * panel_size<T, NV>(f.P)),
-          packed_hr(f.has_projection() ? f.projection_panels * panel_size<T, kProjectionVecs>(f.H)
-                                       : 0),
+    Direction(const SequenceForward& f, int d)
+        : weights(f.packed_weights(d)),
+          packed_ih(static_cast<T*>(weights->ih())),
+          packed_hh(static_cast<T*>(weights->hh())),
+          packed_hr(static_cast<T*>(weights->hr())),
           x_bias(f.panels * kColumns),
           h_bias(f.panels * kUnits),
           x_parts(f.panels * f.chunk_rows * kColumns),
@@ -53,7 +54,8 @@ struct SequenceForward {
           hidden(2 * f.B * f.hidden_stride),
           unprojected(f.has_projection() ? f.B * f.hidden_stride : 0),
           cell(Cell::kHasCell ? f.B * f.cell_stride : 0) {}
-    ScratchArray<T> packed_ih, packed_hh, packed_hr;
+    std::unique_ptr<PackedWeights> weights;
+    T *const packed_ih, *const packed_hh, *const packed_hr;
     ScratchArray<Acc> x_bias,
         h_bias;  // b_ih + b_hh; the part of b_hh that stays with the recurrent product
     ScratchArray<Acc>
@@ -91,16 +93,64 @@ struct SequenceForward {
     return end;
   }
 
+  // Training changes the weights before the next call.
+  bool keeps_weights() const { return params.direction[0].saved_gates == nullptr; }
+
+  std::unique_ptr<PackedWeights> packed_weights(int d) const {
+    const RecurrentWeights& w = params.direction[d].weights;
+    const PackedWeights::Key key{w.w_ih,
+                                 w.w_hh,
+                                 w.w_hr,
+                                 I,
+                                 H,
+                                 P,
+                                 static_cast<int>(shape.cell),
+                                 static_cast<int>(shape.dtype)};
+    const auto bytes = [](int64_t count, int64_t panel) {
+      return count * panel * static_cast<int64_t>(sizeof(T));
+    };
+    const int64_t hr_panels = has_projection() ? projection_panels : 0;
+    const PackedWeights::Sizes sizes{
+        bytes(panels, panel_size<T, NV>(I)), bytes(panels, panel_size<T, NV>(P)),
+        bytes(hr_panels, panel_size<T, kProjectionVecs>(H)), panels, hr_panels};
+    if (!keeps_weights()) return std::make_unique<PackedWeights>(key, sizes);
+    return take_packed_weights(key, sizes);
+  }
+
+  // True where panel p is packed already, from weights as they are.
+  bool is_packed(const RecurrentWeights& w, Direction& work, int64_t p) const {
+    if (!keeps_weights()) return false;
+    FingerprintReader reader;
+    const int64_t unit = p * kUnits, units = std::min<int64_t>(kUnits, H - unit);
+    for (int g = 0; g < G; ++g) {
+      const int64_t row = g * H + unit, size = units * static_cast<int64_t>(sizeof(T));
+      reader.read(static_cast<const T*>(w.w_ih) + row * I, size * I);
+      reader.read(static_cast<const T*>(w.w_hh) + row * P, size * P);
+    }
+    return work.weights->same(p, reader.value());
+  }
+
+  bool is_projection_packed(const RecurrentWeights& w, Direction& work, int64_t p) const {
+    if (!keeps_weights()) return false;
+    FingerprintReader reader;
+    const int64_t row = p * kProjectionColumns, rows = std::min(kProjectionColumns, P - row);
+    reader.read(static_cast<const T*>(w.w_hr) + row * H,
+                rows * H * static_cast<int64_t>(sizeof(T)));
+    return work.weights->same_projection(p, reader.value());
+  }
+
   void pack(const RecurrentWeights& w, Direction& work, int64_t begin, int64_t end) const {
     for (int64_t p = begin; p < end; ++p) {
       const auto row_of = [this, p](int64_t column) {
         const int64_t unit = p * kUnits + column % kUnits;
         return unit < H ? column / kUnits * H + unit : -1;
       };
-      pack_panel_rows<T, NV>(static_cast<const T*>(w.w_ih), I, I, row_of,
-                             work.packed_ih.data() + p * panel_size<T, NV>(I));
-      pack_panel_rows<T, NV>(static_cast<const T*>(w.w_hh), P, P, row_of,
-                             work.packed_hh.data() + p * panel_size<T, NV>(P));
+      if (!is_packed(w, work, p)) {
+        pack_panel_rows<T, NV>(static_cast<const T*>(w.w_ih), I, I, row_of,
+                               work.packed_ih + p * panel_size<T, NV>(I));
+        pack_panel_rows<T, NV>(static_cast<const T*>(w.w_hh), P, P, row_of,
+                               work.packed_hh + p * panel_size<T, NV>(P));
+      }
       const T* b_ih = static_cast<const T*>(w.b_ih);
       const T* b_hh = static_cast<const T*>(w.b_hh);
       for (int64_t column = 0; column < kColumns; ++column) {
@@ -120,13 +170,14 @@ struct SequenceForward {
   void pack_projection(const RecurrentWeights& w, Direction& work, int64_t begin,
                        int64_t end) const {
     for (int64_t p = begin; p < end; ++p) {
+      if (is_projection_packed(w, work, p)) continue;
       pack_panel_rows<T, kProjectionVecs>(
           static_cast<const T*>(w.w_hr), H, H,
           [this, p](int64_t j) {
             const int64_t row = p * kProjectionColumns + j;
             return row < P ? row : -1;
           },
-          work.packed_hr.data() + p * panel_size<T, kProjectionVecs>(H));
+          work.packed_hr + p * panel_size<T, kProjectionVecs>(H));
     }
   }
 
@@ -214,7 +265,7 @@ struct SequenceForward {
     const int64_t active = schedule.active[s];
     for (int64_t i = 0; i < active; ++i) rows[i] = work.unprojected.data() + i * hidden_stride;
     for (int64_t p = begin; p < end; ++p) {
-      const T* panel = work.packed_hr.data() + p * panel_size<T, kProjectionVecs>(H);
+      const T* panel = work.packed_hr + p * panel_size<T, kProjectionVecs>(H);
       for (int64_t i = 0, tile_rows; i < active; i += tile_rows) {
         tile_rows = panel_product<T, kProjectionVecs>(rows + i, active - i, H, panel, nullptr, tile,
                                                       kProjectionColumns);
@@ -255,7 +306,7 @@ struct SequenceForward {
         }
       }
       for (int64_t p = begin; p < end; ++p) {
-        const T* panel = work.packed_ih.data() + p * panel_size<T, NV>(I);
+        const T* panel = work.packed_ih + p * panel_size<T, NV>(I);
         Acc* to = work.x_parts.data() + p * chunk_rows * kColumns;
         for (int64_t r = 0; r < count;) {
           r += panel_product<T, NV>(rows + r, count - r, I, panel,
@@ -268,8 +319,11 @@ struct SequenceForward {
         const T* previous = work.hidden.data() + (s % 2) * B * hidden_stride;
         T* next = work.hidden.data() + ((s + 1) % 2) * B * hidden_stride;
         const T* h_rows[kMaxTileRows<NV>];
-        for (int64_t p = begin; p < end; ++p) {
-          const T* panel = work.packed_hh.data() + p * panel_size<T, NV>(P);
+        for (int64_t turn = begin; turn < end; ++turn) {
+          // Every other step goes through the panels backwards: those that the step before read
+          // last are still in the second-level cache.
+          const int64_t p = s % 2 == 0 ? turn : begin + end - 1 - turn;
+          const T* panel = work.packed_hh + p * panel_size<T, NV>(P);
           const Acc* x_part =
               work.x_parts.data() +
               (p * chunk_rows + schedule.offset[s] - schedule.offset[s0]) * kColumns;
