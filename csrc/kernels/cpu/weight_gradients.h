@@ -18,8 +18,8 @@ struct WeightGradients {
   static constexpr int kLanes = V::kLanes;
   static constexpr int NV = 4;
   static constexpr int64_t kColumns = NV * kLanes;
-  static constexpr int64_t kBlock =
-      256;  // entries a pass: their panels and transposes live in the L2 cache
+  // Entries a pass: a panel of them lives in the L2 cache, and every pass goes over the gradients.
+  static constexpr int64_t kBlock = 1024 * 4 / static_cast<int64_t>(sizeof(Acc));
 
   const State& back;
   const SequenceBackwardParams& params;
