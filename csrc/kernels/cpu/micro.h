@@ -85,9 +85,10 @@ template <class T>
 constexpr int64_t kChain = 128 * kKStep<T>;
 
 // out[m][v] = init[v] + sum_k rows[m][k] * panel[k][v]
-template <class T, int NV, int MR>
+// With kFetch a cache line of `ahead` a step of k is fetched into the second-level cache for later.
+template <class T, int NV, int MR, bool kFetch = false>
 void panel_product_tile(const T* const* rows, int64_t K, const T* panel, const AccOf<T>* init,
-                        AccOf<T>* out, int64_t out_stride) {
+                        AccOf<T>* out, int64_t out_stride, const char* ahead = nullptr) {
   using V = Vec<AccOf<T>>;
   constexpr int kLanes = V::kLanes;
   const T* row[MR];
@@ -111,6 +112,7 @@ void panel_product_tile(const T* const* rows, int64_t K, const T* panel, const A
 #pragma GCC unroll 4
         for (int v = 0; v < NV; ++v) w[v] = load(panel + v * kLanes);
         panel += NV * kLanes;
+        if constexpr (kFetch) __builtin_prefetch((ahead += 64), 0, 2);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) {
           const V a(row[m][k]);
@@ -124,6 +126,7 @@ void panel_product_tile(const T* const* rows, int64_t K, const T* panel, const A
 #pragma GCC unroll 4
         for (int v = 0; v < NV; ++v) w[v] = load_pairs(panel + v * 2 * kLanes);
         panel += NV * 2 * kLanes;
+        if constexpr (kFetch) __builtin_prefetch((ahead += 64), 0, 2);
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) {
           const PairVec a = broadcast_pair(load_pair(row[m] + k, single));
@@ -149,26 +152,22 @@ void panel_product_tile(const T* const* rows, int64_t K, const T* panel, const A
 }
 
 // As many of the `count` rows as one tile takes; returns how many.
-template <class T, int NV>
+template <class T, int NV, bool kFetch = false>
 int panel_product(const T* const* rows, int64_t count, int64_t K, const T* panel,
-                  const AccOf<T>* init, AccOf<T>* out, int64_t out_stride) {
+                  const AccOf<T>* init, AccOf<T>* out, int64_t out_stride,
+                  const char* ahead = nullptr) {
+  const auto tile = [&](auto size) SEQ2SEQ_EXT_LAMBDA_INLINE {
+    constexpr int MR = decltype(size)::value;
+    panel_product_tile<T, NV, MR, kFetch>(rows, K, panel, init, out, out_stride, ahead);
+    return MR;
+  };
   constexpr int kMax = kMaxTileRows<NV>;
-  if (count >= kMax) {
-    panel_product_tile<T, NV, kMax>(rows, K, panel, init, out, out_stride);
-    return kMax;
-  }
+  if (count >= kMax) return tile(std::integral_constant<int, kMax>());
   if constexpr (kMax > 4) {
-    if (count >= 4) {
-      panel_product_tile<T, NV, 4>(rows, K, panel, init, out, out_stride);
-      return 4;
-    }
+    if (count >= 4) return tile(std::integral_constant<int, 4>());
   }
-  if (count >= 2) {
-    panel_product_tile<T, NV, 2>(rows, K, panel, init, out, out_stride);
-    return 2;
-  }
-  panel_product_tile<T, NV, 1>(rows, K, panel, init, out, out_stride);
-  return 1;
+  if (count >= 2) return tile(std::integral_constant<int, 2>());
+  return tile(std::integral_constant<int, 1>());
 }
 
 // Position of (k, column) in a packed panel.

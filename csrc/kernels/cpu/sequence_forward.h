@@ -121,13 +121,25 @@ struct SequenceForward {
   bool is_packed(const RecurrentWeights& w, Direction& work, int64_t p) const {
     if (!keeps_weights()) return false;
     FingerprintReader reader;
-    const int64_t unit = p * kUnits, units = std::min<int64_t>(kUnits, H - unit);
-    for (int g = 0; g < G; ++g) {
-      const int64_t row = g * H + unit, size = units * static_cast<int64_t>(sizeof(T));
-      reader.read(static_cast<const T*>(w.w_ih) + row * I, size * I);
-      reader.read(static_cast<const T*>(w.w_hh) + row * P, size * P);
+    for (int i = 0; i < kPieces; ++i) {
+      const Piece piece = source(w, p, i);
+      reader.read(piece.data, piece.bytes);
     }
     return work.weights->same(p, reader.value());
+  }
+
+  // What panel p is packed from: of w_ih and w_hh the rows of its units, gate by gate.
+  struct Piece {
+    const char* data;
+    int64_t bytes;
+  };
+  static constexpr int kPieces = 2 * G;
+  Piece source(const RecurrentWeights& w, int64_t p, int index) const {
+    const int64_t unit = p * kUnits, units = std::min<int64_t>(kUnits, H - unit);
+    const int64_t K = index < G ? I : P;
+    const T* matrix = static_cast<const T*>(index < G ? w.w_ih : w.w_hh);
+    return {reinterpret_cast<const char*>(matrix + (index % G * H + unit) * K),
+            units * K * static_cast<int64_t>(sizeof(T))};
   }
 
   bool is_projection_packed(const RecurrentWeights& w, Direction& work, int64_t p) const {
@@ -139,31 +151,29 @@ struct SequenceForward {
     return work.weights->same_projection(p, reader.value());
   }
 
-  void pack(const RecurrentWeights& w, Direction& work, int64_t begin, int64_t end) const {
-    for (int64_t p = begin; p < end; ++p) {
-      const auto row_of = [this, p](int64_t column) {
-        const int64_t unit = p * kUnits + column % kUnits;
-        return unit < H ? column / kUnits * H + unit : -1;
-      };
-      if (!is_packed(w, work, p)) {
-        pack_panel_rows<T, NV>(static_cast<const T*>(w.w_ih), I, I, row_of,
-                               work.packed_ih + p * panel_size<T, NV>(I));
-        pack_panel_rows<T, NV>(static_cast<const T*>(w.w_hh), P, P, row_of,
-                               work.packed_hh + p * panel_size<T, NV>(P));
+  void pack(const RecurrentWeights& w, Direction& work, int64_t p) const {
+    const auto row_of = [this, p](int64_t column) {
+      const int64_t unit = p * kUnits + column % kUnits;
+      return unit < H ? column / kUnits * H + unit : -1;
+    };
+    if (!is_packed(w, work, p)) {
+      pack_panel_rows<T, NV>(static_cast<const T*>(w.w_ih), I, I, row_of,
+                             work.packed_ih + p * panel_size<T, NV>(I));
+      pack_panel_rows<T, NV>(static_cast<const T*>(w.w_hh), P, P, row_of,
+                             work.packed_hh + p * panel_size<T, NV>(P));
+    }
+    const T* b_ih = static_cast<const T*>(w.b_ih);
+    const T* b_hh = static_cast<const T*>(w.b_hh);
+    for (int64_t column = 0; column < kColumns; ++column) {
+      const int64_t row = row_of(column);
+      const bool splits = Cell::kSplitHidden && column / kUnits == G - 1;
+      Acc bias = 0, recurrent = 0;
+      if (row >= 0 && b_ih != nullptr) {
+        bias = to_acc(b_ih[row]);
+        recurrent = to_acc(b_hh[row]);
       }
-      const T* b_ih = static_cast<const T*>(w.b_ih);
-      const T* b_hh = static_cast<const T*>(w.b_hh);
-      for (int64_t column = 0; column < kColumns; ++column) {
-        const int64_t row = row_of(column);
-        const bool splits = Cell::kSplitHidden && column / kUnits == G - 1;
-        Acc bias = 0, recurrent = 0;
-        if (row >= 0 && b_ih != nullptr) {
-          bias = to_acc(b_ih[row]);
-          recurrent = to_acc(b_hh[row]);
-        }
-        work.x_bias[p * kColumns + column] = splits ? bias : bias + recurrent;
-        if (splits) work.h_bias[p * kUnits + column % kUnits] = recurrent;
-      }
+      work.x_bias[p * kColumns + column] = splits ? bias : bias + recurrent;
+      if (splits) work.h_bias[p * kUnits + column % kUnits] = recurrent;
     }
   }
 
@@ -282,6 +292,24 @@ struct SequenceForward {
     }
   }
 
+  // Input projections of `count` rows for panel p's units. With `weights`, what the next panel is
+  // packed from is fetched meanwhile: reading it takes as long as memory, which products leave
+  // idle.
+  void project_input(Direction& work, int64_t p, int64_t count, const T* const* rows,
+                     const RecurrentWeights* weights) const {
+    const T* panel = work.packed_ih + p * panel_size<T, NV>(I);
+    const Acc* bias = work.x_bias.data() + p * kColumns;
+    Acc* to = work.x_parts.data() + p * chunk_rows * kColumns;
+    int64_t r = 0;
+    for (int i = 0; weights != nullptr && i < kPieces && r < count; ++i) {
+      r += panel_product<T, NV, true>(rows + r, count - r, I, panel, bias, to + r * kColumns,
+                                      kColumns, source(*weights, p + 1, i).data);
+    }
+    while (r < count) {
+      r += panel_product<T, NV>(rows + r, count - r, I, panel, bias, to + r * kColumns, kColumns);
+    }
+  }
+
   // One member's part of one direction.
   void run(int d, Direction& work, const Member& member) const {
     const T** const rows = work.row_pointers.data() + member.index * chunk_rows;
@@ -290,7 +318,6 @@ struct SequenceForward {
     const int64_t begin = member.begin(panels), end = member.end(panels);
     const int64_t hr_begin = member.begin(projection_panels),
                   hr_end = member.end(projection_panels);
-    pack(weights, work, begin, end);
     if (has_projection()) pack_projection(weights, work, hr_begin, hr_end);
     initialise(d, work, member.begin(B), member.end(B));
 
@@ -306,12 +333,8 @@ struct SequenceForward {
         }
       }
       for (int64_t p = begin; p < end; ++p) {
-        const T* panel = work.packed_ih + p * panel_size<T, NV>(I);
-        Acc* to = work.x_parts.data() + p * chunk_rows * kColumns;
-        for (int64_t r = 0; r < count;) {
-          r += panel_product<T, NV>(rows + r, count - r, I, panel,
-                                    work.x_bias.data() + p * kColumns, to + r * kColumns, kColumns);
-        }
+        if (s0 == 0) pack(weights, work, p);
+        project_input(work, p, count, rows, s0 == 0 && p + 1 < end ? &weights : nullptr);
       }
       for (int64_t s = s0; s < s1; ++s) {
         member.barrier->wait();
