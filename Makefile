@@ -15,7 +15,7 @@ LIBRARY := seq2seq_ext/_C.abi3.so
 KERNELS := build/kernels
 HOST := build/host
 CPP := $(shell find csrc/kernels csrc/bindings csrc/sources.txt -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.txt')
-FORMATTED := find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh'
+FORMATTED := find csrc benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh'
 HAS_PYTHON_H = $(RUN) -c 'import os, sysconfig as s; raise SystemExit(not os.path.exists(s.get_path("include") + "/Python.h"))'
 PACKAGE := $(shell find seq2seq_ext -name '*.py')
 # ninja and cmake of the virtual environment go first.
@@ -76,7 +76,7 @@ format: $(VENV)/dev.stamp ## rewrite the sources as the linters want them
 
 wheel: dist/wheel.stamp ## dist/: the source distribution, and the wheel built from it
 
-bench: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) ## the benchmarks against PyTorch
+bench: $(VENV)/bench.stamp $(VENV)/package.stamp $(LIBRARY) ## every benchmark, its rows, pictures and tables (about half an hour)
 	$(RUN) -m benchmarks $(BENCH_FLAGS)
 
 bench-ops: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) ## single ops beside torch's, for the work on a kernel
@@ -101,12 +101,12 @@ $(VENV)/base.stamp: requirements.txt constraints.txt | $(VENV)/bin/python
 	$(PIP) -r requirements.txt
 	@touch $@
 
-$(VENV)/train.stamp $(VENV)/test.stamp $(VENV)/dev.stamp: $(VENV)/%.stamp: requirements-%.txt $(VENV)/base.stamp
+$(VENV)/train.stamp $(VENV)/test.stamp $(VENV)/dev.stamp $(VENV)/bench.stamp: $(VENV)/%.stamp: requirements-%.txt $(VENV)/base.stamp
 	$(PIP) -r $<
 	@touch $@
 
 $(VENV)/test.stamp: requirements-train.txt
-$(VENV)/dev.stamp: requirements-train.txt requirements-test.txt
+$(VENV)/dev.stamp $(VENV)/bench.stamp: requirements-train.txt requirements-test.txt
 
 # The library is built in the tree; ninja recompiles what changed.
 $(LIBRARY): $(CPP) setup.py $(VENV)/base.stamp

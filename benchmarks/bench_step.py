@@ -1,123 +1,174 @@
 # SPDX-License-Identifier: MIT
-"""Single steps under inference: cells, attention and vocabulary pick, ours against torch's ops."""
+"""Single steps under inference in float32: cells, attention and vocabulary pick, ours against
+torch's, eager and by torch.compile (in its default mode, and with frozen weights)."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import seq2seq_ext.nn as fast
 from seq2seq_ext import ops
 
-from .common import arguments, environment, geometric_mean, interleaved, summary, write_rows
+from . import marks
+from .ceilings import Ceilings, Work, step_work
+from .common import (
+    OURS,
+    Row,
+    arguments,
+    begin,
+    compare,
+    environment,
+    geometric_mean,
+    must_agree,
+    write_rows,
+)
+from .peers import attempt
 
-Contenders = dict[str, Callable[[], object]]
+SOURCE = 30
+GATES = {"LSTMCell": 4, "GRUCell": 3}
 
 
-def cell_step(cell: str, hidden: int, batch: int) -> Contenders:
+@dataclass(frozen=True)
+class Case:
+    op: str
+    V: int | str  # "": has none
+    B: int
+    H: int
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Step:
+    """theirs and ours: functions of `inputs`; the work, and the tensors that both shall give."""
+
+    inputs: tuple[object, ...]
+    theirs: Callable
+    ours: Callable
+    work: Work
+
+
+def cases(*, quick: bool) -> Iterator[Case]:
+    grid = ((1, 16), (256,)) if quick else ((1, 4, 16, 64), (256, 512))
+    for batch, hidden in itertools.product(*grid):
+        for cell in GATES:
+            yield Case(cell, "", batch, hidden)
+        yield Case("attention", "", batch, hidden)
+        for words in (8000, 32000):
+            yield Case("pick", words, batch, hidden)
+
+
+def build(case: Case) -> Step:
+    if case.op in GATES:
+        return cell_step(case.op, case.H, case.B)
+    if case.op == "attention":
+        return attention(case.H, case.B)
+    return vocabulary(case.H, case.B, int(case.V))
+
+
+def cell_step(cell: str, hidden: int, batch: int) -> Step:
     theirs, ours = getattr(nn, cell)(hidden, hidden), getattr(fast, cell)(hidden, hidden)
     ours.load_state_dict(theirs.state_dict())
-    x, h = torch.randn(batch, hidden), torch.randn(batch, hidden)
-    state = (h, torch.randn(batch, hidden)) if cell == "LSTMCell" else h
-    return {"torch": lambda: theirs(x, state), "seq2seq_ext": lambda: ours(x, state)}
+    x, h, c = torch.randn(3, batch, hidden)
+    state = (h, c) if cell == "LSTMCell" else h
+    outer = 2 * GATES[cell] * hidden
+    return Step((x, state), theirs, ours, step_work(2 * batch * outer * hidden, 4 * outer * hidden))
 
 
-def attention(size: int, batch: int, source: int = 30) -> Contenders:
-    query, keys = torch.randn(batch, size), torch.randn(batch, source, size)
-    lengths = torch.randint(1, source + 1, (batch,))
-    padding = torch.arange(source) >= lengths[:, None]
+def attention(size: int, batch: int) -> Step:
+    query, keys = torch.randn(batch, size), torch.randn(batch, SOURCE, size)
+    lengths = torch.randint(1, SOURCE + 1, (batch,))
+    padding = torch.arange(SOURCE) >= lengths[:, None]
 
-    def theirs() -> torch.Tensor:
+    def theirs(query: Tensor, keys: Tensor) -> Tensor:
         scores = torch.bmm(keys, query.unsqueeze(2)).squeeze(2) / math.sqrt(size)
         weights = scores.masked_fill(padding, -math.inf).softmax(1)
         return torch.bmm(weights.unsqueeze(1), keys).squeeze(1)
 
-    def ours() -> torch.Tensor:
+    def ours(query: Tensor, keys: Tensor) -> Tensor:
         return ops.attention_step(query, keys, keys, lengths=lengths, scale=size**-0.5)[0]
 
-    return {"torch": theirs, "seq2seq_ext": ours}
+    filled = int(lengths.sum())  # keys are the values
+    return Step((query, keys), theirs, ours, step_work(4 * filled * size, 4 * filled * size))
 
 
-def vocabulary(hidden: int, batch: int, words: int) -> Contenders:
+def vocabulary(hidden: int, batch: int, words: int) -> Step:
     state, weight, bias = torch.randn(batch, hidden), torch.randn(words, hidden), torch.randn(words)
 
-    def theirs() -> torch.Tensor:
+    def theirs(state: Tensor) -> Tensor:
         return torch.addmm(bias, state, weight.t()).log_softmax(1).max(1)[0]
 
-    def ours() -> torch.Tensor:
+    def ours(state: Tensor) -> Tensor:
         return ops.vocab_pick(state, weight, bias)[0][:, 0]
 
-    return {"torch": theirs, "seq2seq_ext": ours}
+    work = step_work(2 * batch * words * hidden, 4 * words * (hidden + 1))
+    return Step((state,), theirs, ours, work)
 
 
-def first(result: object) -> torch.Tensor:
-    return result[0] if isinstance(result, tuple) else result  # type: ignore[return-value]
+def contenders(step: Step, *, compile: bool) -> dict[str, Callable[[], object]]:
+    def run(function: Callable) -> Callable[[], object]:
+        def call() -> object:
+            with torch.inference_mode():
+                return function(*step.inputs)
+
+        return call
+
+    found = {"torch": run(step.theirs)}
+    if compile:
+        for name, options in (("", {}), (", frozen", {"options": {"freezing": True}})):
+            made = torch.compile(step.theirs, dynamic=False, **options)
+            found |= attempt(f"torch.compile{name}", lambda made=made: run(made))  # type: ignore[misc]
+    return {**found, OURS: run(step.ours)}
+
+
+def tensors(result: object) -> tuple[object, ...]:
+    return result if isinstance(result, tuple) else (result,)
+
+
+def measure(case: Case, ceilings: Ceilings, *, seconds: float, compile: bool = True) -> list[Row]:
+    step = build(case)
+    runs = contenders(step, compile=compile)
+    must_agree({name: tensors(run()) for name, run in runs.items()}, "torch", case.dtype)
+    rows = compare(vars(case), runs, ceilings, step.work, seconds=seconds, base="torch")
+    torch._dynamo.reset()
+    return rows
+
+
+def show(rows: list[Row]) -> None:
+    mine = next(row for row in rows if row["contender"] == OURS)
+    op = f"{mine['op']} {mine['V']}"
+    times = "  ".join(f"{row['contender']} {float(row['median_ms']) * 1e3:.3g}" for row in rows)  # type: ignore[arg-type]
+    print(
+        f"{op:14}{mine['B']:4}{mine['H']:5}  {mine['speedup']:5.2f}x torch "
+        f"{mine['speedup_best']:5.2f}x {mine['best_peer']}, {mine['roofline']:4.0%} of roofline;"
+        f" us: {times}",
+        flush=True,
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(__doc__).parse_args(argv)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    rows, where = [], environment()
-    cases: list[tuple[str, int, int, Callable[[], Contenders]]] = []
-    for batch in (1, 4, 16, 64):
-        for size in (256, 512):
-            for cell in ("LSTMCell", "GRUCell"):
-                cases.append(
-                    (cell, size, batch, lambda c=cell, s=size, b=batch: cell_step(c, s, b))
-                )
-            cases.append(("attention S=30", size, batch, lambda s=size, b=batch: attention(s, b)))
-            for words in (8000, 32000):
-                cases.append(
-                    (
-                        f"pick V={words}",
-                        size,
-                        batch,
-                        lambda s=size, b=batch, w=words: vocabulary(s, b, w),
-                    )
-                )
-    print(f"{'op':16}{'H':>5}{'B':>4}{'torch':>12}{'ours':>11}{'x':>7}")
-    for op, size, batch, make in cases:
-        with torch.inference_mode():
-            contenders = make()
-            error = first(contenders["seq2seq_ext"]()) - first(contenders["torch"]())
-            if not error.abs().max() < 2e-3:
-                sys.exit(f"{op}: the contenders disagree by {error.abs().max():.2e}")
-            times = interleaved(contenders, seconds=0.2 if options.quick else 1.0)
-        base = summary(times["torch"])["median_ms"]
-        for contender, measured in times.items():
-            numbers = summary(measured)
-            speedup = base / numbers["median_ms"]
-            rows.append(
-                {
-                    "op": op,
-                    "H": size,
-                    "B": batch,
-                    "contender": contender,
-                    **numbers,
-                    "speedup": speedup,
-                    **where,
-                }
-            )
-        print(
-            f"{op:16}{size:5}{batch:4}{base * 1e3:10.0f}us"
-            f"{numbers['median_ms'] * 1e3:9.0f}us{speedup:7.2f}",
-            flush=True,
+    ceilings = begin("step", options)
+    rows: list[Row] = []
+    for case in cases(quick=options.quick):
+        measured = measure(
+            case, ceilings, seconds=0.4 if options.quick else 1.5, compile=not options.quick
         )
-    for op in dict.fromkeys(str(row["op"]) for row in rows):
-        ratios = [
-            float(row["speedup"])  # type: ignore[arg-type]
-            for row in rows
-            if row["op"] == op and row["contender"] == "seq2seq_ext"
-        ]
-        print(f"{op}: geometric mean {geometric_mean(ratios):.2f}x")
-    print(f"rows: {write_rows('step_cpu', rows)}")
-    return 0
+        show(measured)
+        rows += measured
+    where = environment()
+    for op in dict.fromkeys(row["op"] for row in rows):
+        ours = [row for row in rows if row["op"] == op and row["contender"] == OURS]
+        mean = geometric_mean([float(row["speedup"]) for row in ours])  # type: ignore[arg-type]
+        print(f"{op}: geometric mean {mean:.2f}x torch")
+    print(f"rows: {write_rows('step_cpu', [{**row, **where} for row in rows])}")
+    return marks.report("step_cpu", rows, check=options.check)
 
 
 if __name__ == "__main__":

@@ -1,110 +1,57 @@
 # SPDX-License-Identifier: MIT
-"""What the benchmarks share: interleaved timing, the machine's description, rows in a CSV."""
+"""What the benchmarks share: their options, how a case is compared, rows in a CSV."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import os
-import platform
 import statistics
-import subprocess
-import time
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
 
-import seq2seq_ext
+from . import ceilings as machine_ceilings
+from .ceilings import Ceilings, Work
+from .machine import commit, environment, processor, versions
+from .memory import peak_mb
+from .timing import geometric_mean, interleaved, summary
 
+__all__ = [
+    "OURS",
+    "RESULTS",
+    "arguments",
+    "begin",
+    "commit",
+    "compare",
+    "environment",
+    "geometric_mean",
+    "interleaved",
+    "must_agree",
+    "processor",
+    "results_folder",
+    "summary",
+    "versions",
+    "write_rows",
+]
+
+OURS = "seq2seq_ext"
 RESULTS = Path(__file__).resolve().parent / "results"
+# Relative difference in the Euclidean norm that rounding may make.
+ROUNDING = {"float32": 1e-4, "bfloat16": 0.03}
+Contenders = Mapping[str, Callable[[], object]]
+Row = dict[str, object]
 
 
-def interleaved(
-    contenders: Mapping[str, Callable[[], object]], *, seconds: float, least: int = 7
-) -> dict[str, list[float]]:
-    """Times the contenders in turn, round after round, so that all meet the same machine.
-
-    contenders: what to time, by name.
-    seconds: about how long all rounds together may take; at least `least` rounds are run.
-    Returns each contender's times, in seconds.
-    """
-    for run in contenders.values():  # warm-up: caches, thread pools, lazily built plans
-        run()
-        run()
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    end = time.perf_counter() + seconds
-    rounds = 0
-    while rounds < least or (time.perf_counter() < end and rounds < 1000):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-        rounds += 1
-    return times
-
-
-def summary(times: Sequence[float]) -> dict[str, float]:
-    """Median and 20th / 80th percentile, in milliseconds."""
-    ordered = sorted(times)
-    return {
-        "median_ms": statistics.median(ordered) * 1e3,
-        "p20_ms": ordered[int(0.2 * (len(ordered) - 1))] * 1e3,
-        "p80_ms": ordered[int(0.8 * (len(ordered) - 1) + 0.999)] * 1e3,
-    }
-
-
-def multiply_add_rate(seconds: float = 0.5) -> float:
-    """The float32 rate of torch's matrix product on this machine now, in GFLOP/s: a yardstick.
-
-    Not the processor's peak: torch's BLAS may use less than its widest instructions.
-    """
-    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    out = torch.empty(1024, 1024)
-    times = interleaved({"mm": lambda: torch.mm(a, b, out=out)}, seconds=seconds)["mm"]
-    return 2 * 1024**3 / statistics.median(times) / 1e9
-
-
-def processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """The short hash of the tree that is measured, with + if it has been changed since."""
-    root = Path(__file__).resolve().parent.parent
-
-    def git(*args: str) -> str:
-        run = subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, check=False)
-        return run.stdout.strip() if run.returncode == 0 else ""
-
-    changed = git("status", "--porcelain", "--", "csrc", "seq2seq_ext", "setup.py")
-    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
-
-
-def environment() -> dict[str, object]:
-    """What a row needs to be understood later."""
-    info = seq2seq_ext.backend_info()
-    return {
-        "device": processor(),
-        "threads": torch.get_num_threads(),
-        "isa": info["cpu"]["isa"],
-        "torch": torch.__version__,
-        "version": seq2seq_ext.__version__,
-        "commit": commit(),
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-    }
+def results_folder() -> Path:
+    return Path(os.environ.get("SEQ2SEQ_EXT_RESULTS", RESULTS))
 
 
 def write_rows(name: str, rows: Sequence[Mapping[str, object]]) -> Path:
     """Writes the rows to results/<name>.csv (folder: SEQ2SEQ_EXT_RESULTS), replacing the file."""
-    folder = Path(os.environ.get("SEQ2SEQ_EXT_RESULTS", RESULTS))
+    folder = results_folder()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -115,10 +62,6 @@ def write_rows(name: str, rows: Sequence[Mapping[str, object]]) -> Path:
     return path
 
 
-def geometric_mean(values: Sequence[float]) -> float:
-    return statistics.geometric_mean(values)
-
-
 def arguments(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: under a minute")
@@ -127,3 +70,75 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
         "--check", action="store_true", help="exit with an error where a stated mark is missed"
     )
     return parser
+
+
+def begin(bench: str, options: argparse.Namespace) -> Ceilings:
+    """Sets threads and seed, measures the ceilings, keeps their rows beside those of other runs."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    found = machine_ceilings.measure(0.01 if options.quick else 0.03)
+    machine_ceilings.show(found)
+    path = results_folder() / "ceilings.csv"
+    kept: list[Mapping[str, object]] = []
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            kept = [row for row in csv.DictReader(file) if row["bench"] != bench]
+    where = environment()
+    new = [{"bench": bench, **row, **where} for row in found.rows()]
+    write_rows("ceilings", [*(row for row in kept if row.keys() == new[0].keys()), *new])
+    return found
+
+
+def must_agree(results: Mapping[str, Sequence[object]], against: str, dtype: str) -> None:
+    """Stops the run where contenders do not compute the same: their tensors or arrays, in order."""
+    for name, result in results.items():
+        for ours, theirs in zip(result, results[against], strict=True):
+            a, b = (torch.as_tensor(x).detach().double() for x in (ours, theirs))
+            if a.numel() != b.numel():
+                sys.exit(f"{name} disagrees with {against}: {a.shape} and {b.shape}")
+            error = float((a.reshape(b.shape) - b).norm() / b.norm())
+            if not error < ROUNDING[dtype]:
+                sys.exit(f"{name} disagrees with {against}: relative difference {error:.2e}")
+
+
+def compare(
+    case: Mapping[str, object],
+    contenders: Contenders,
+    ceilings: Ceilings,
+    work: Work,
+    *,
+    seconds: float,
+    base: str = "torch.nn",
+    memory: bool = True,
+) -> list[Row]:
+    """Times the contenders of a case that names its dtype; one row each.
+
+    speedup: base's median over the contender's; speedup_best: that of the fastest peer, named in
+    best_peer. roofline: the share of what the machine can do (see `Ceilings.floor`).
+    """
+    dtype = str(case["dtype"])
+    times = interleaved(contenders, seconds=seconds)
+    medians = {name: statistics.median(found) for name, found in times.items()}
+    best = min((name for name in medians if name != OURS), key=medians.__getitem__)
+    floor = ceilings.floor(work, dtype)
+    rows = []
+    for name, run in contenders.items():
+        peak = peak_mb(run) if memory else None
+        rows.append(
+            {
+                **case,
+                "contender": name,
+                **summary(times[name]),
+                "speedup": medians[base] / medians[name],
+                "speedup_best": medians[best] / medians[name],
+                "best_peer": best,
+                "flops": float(work.flops),
+                "bytes": float(work.bytes),
+                "gflops": work.flops / medians[name] / 1e9,
+                "roofline_ms": floor * 1e3,
+                "roofline": floor / medians[name],
+                "peak_mb": "" if peak is None else peak,
+            }
+        )
+    return rows

@@ -1,168 +1,111 @@
 # SPDX-License-Identifier: MIT
 """The tables of the READMEs, made from the stored rows: `python -m benchmarks.table` rewrites them.
 
-A test compares the READMEs with what this makes, so that figures and rows cannot drift apart.
+A test compares the READMEs with what this makes, so that figures and rows cannot drift apart. Rows
+of another folder (SEQ2SEQ_EXT_RESULTS) are shown and leave the READMEs alone.
 """
 
 from __future__ import annotations
 
-import csv
-import statistics
-from pathlib import Path
+from . import marks
+from .common import RESULTS, results_folder
+from .machine import ROOT
+from .stored import Row, conditions, mean, ours, rows
+from .table_rows import (
+    NONE,
+    ceilings_table,
+    decode_table,
+    growth_table,
+    markdown,
+    sequence_table,
+    step_table,
+    train_table,
+)
 
-from .common import RESULTS
-
-ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- from benchmarks/results: {} -->", "<!-- end -->"
-Row = dict[str, str]
 
 
-def rows(name: str) -> list[Row]:
-    with (RESULTS / f"{name}.csv").open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def marks_table() -> str:
+    """Each mark, what was reached, and what the roofline allows."""
+    lines = [["mark", "over", "of", "mark", "reached", "worst row"]]
+    lines[0] += [f"possible at {marks.SHARE:.0%} of the roofline", ""]
+    stored = {file: rows(file) for file in dict.fromkeys(mark.file for mark in marks.MARKS)}
+    for mark in marks.MARKS:
+        verdict = marks.verdict(mark, stored[mark.file])
+        of = "worst row" if mark.worst else "geometric mean"
+        text = [mark.what, mark.over, of, f"{mark.value:g}x"]
+        if verdict is None:
+            lines.append([*text, "", "", "", "not measured"])
+            continue
+        outcome = "met" if verdict.met else "**missed**"
+        if not verdict.met and verdict.forbidden:
+            outcome += ": the roofline binds"
+        figures = (verdict.reached, verdict.worst, verdict.at_roofline)
+        lines.append([*text, *(f"{figure:.2f}x" for figure in figures), outcome])
+    if rows("growth_cpu"):
+        missed = marks.growth_missed(rows("growth_cpu"))
+        text = ["time and memory of ours over T and B", "", "exponent", f"{marks.GROWTH:g}"]
+        lines.append([*text, "", "", "", "**missed**: " + "; ".join(missed) if missed else "met"])
+    return markdown(*lines)
 
 
-def conditions(row: Row) -> str:
-    return (
-        f"{row['device']}, {row['isa']}, {row['threads']} threads, torch {row['torch']}, "
-        f"{row['date']}, commit {row['commit']}"
-    )
-
-
-def mean(speedups: list[float]) -> str:
-    return f"{statistics.geometric_mean(speedups):.2f}x"
-
-
-def sequence_table() -> str:
-    """Every sequence row: torch.nn's time, ours, the ratio; inference and training side by side."""
-    found = rows("sequence_cpu")
-    lines = [
-        f"One layer, T = {found[0]['T']}, I = H, padded; {conditions(found[0])}; torch's own "
-        f"product at {float(found[0]['mm_gflops']):.0f} GFLOP/s. Milliseconds.",
-        "",
-        "| cell | dtype | H | B | inference: torch.nn | ours | | training: torch.nn | ours | |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    cells: dict[tuple[str, ...], dict[tuple[str, str], Row]] = {}
-    for row in found:
-        key = (row["cell"], row["dtype"], row["H"], row["B"])
-        cells.setdefault(key, {})[row["mode"], row["contender"]] = row
-    for key, entry in cells.items():
-        text = [*key]
-        for mode in ("inference", "training"):
-            theirs, ours = entry[mode, "torch.nn"], entry[mode, "seq2seq_ext"]
-            text += [
-                f"{float(theirs['median_ms']):.2f}",
-                f"{float(ours['median_ms']):.2f}",
-                f"{float(ours['speedup']):.2f}x",
-            ]
-        lines.append("| " + " | ".join(text) + " |")
-    return "\n".join(lines)
-
-
-def step_table() -> str:
-    """Every single-step row: torch's time, ours, the ratio."""
-    found = rows("step_cpu")
-    lines = [
-        f"float32; {conditions(found[0])}. Microseconds.",
-        "",
-        "| op | H | B | torch | ours | |",
-        "|---|---|---|---|---|---|",
-    ]
-    for theirs, ours in zip(found[::2], found[1::2], strict=True):
-        lines.append(
-            f"| {ours['op']} | {ours['H']} | {ours['B']} | {float(theirs['median_ms']) * 1e3:.0f} "
-            f"| {float(ours['median_ms']) * 1e3:.0f} | {float(ours['speedup']):.2f}x |"
-        )
-    return "\n".join(lines)
-
-
-def decode_table() -> str:
-    """The best peers, and ours in each dtype over torch.nn in float32 (at batch 1 over the addmv
-    variant, too); at batch 1 how fast the weights are read."""
-    if not (RESULTS / "decode.csv").exists():
-        return "No rows are stored yet."
-    found = rows("decode")
-    lines = [
-        f"{conditions(found[0])}. Tokens a second; over torch.nn's layers in float32, eager or "
-        "compiled; in brackets the mark.",
-        "",
-        "| V | H | B | beams | best peer, float32 | best peer, bfloat16 | ours, float32 "
-        "| ours, bfloat16 | ours, int8 |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    reads = ["| V | H | weights | MB a step | GB/s | reading | |", "|---|---|---|---|---|---|---|"]
-    cases: dict[tuple[str, ...], list[Row]] = {}
-    for row in found:
-        cases.setdefault((row["V"], row["H"], row["B"], row["beams"]), []).append(row)
-    for key, case in cases.items():
-        peers = [row for row in case if row["contender"] != "seq2seq_ext"]
-        ours = [row for row in case if row["contender"] == "seq2seq_ext"]
-        text = [*key]
-        for dtype in ("float32", "bfloat16"):
-            best = max(
-                (row for row in peers if row["dtype"] == dtype),
-                key=lambda row: float(row["tokens_per_s"]),
-            )
-            text.append(f"{float(best['tokens_per_s']):.0f} ({best['contender']})")
-        for row in ours:
-            mark = f" ({row['mark']}x)" if row["mark"] else ""
-            over, least = float(row["speedup_nn"]), float(row["speedup"])
-            apart = any(peer["contender"].endswith("addmv") for peer in peers)
-            more = f"; {least:.2f}x addmv" if apart else ""
-            text.append(f"{float(row['tokens_per_s']):.0f}: {over:.2f}x{mark}{more}")
-            if row["share"]:
-                rates = (row[name] for name in ("weight_mb", "gb_per_s", "read_gb_per_s"))
-                numbers = " | ".join(f"{float(rate):.1f}" for rate in rates)
-                share = f"{float(row['share']):.0%}"
-                reads.append(f"| {row['V']} | {row['H']} | {row['dtype']} | {numbers} | {share} |")
-        lines.append("| " + " | ".join(text) + " |")
-    return "\n".join([*lines, "", "Batch 1, mark 70 % of reading:", "", *reads])
-
-
-def hand_tuned(ours: list[Row]) -> str:
+def hand_tuned(found: list[Row]) -> str:
     """What is left at batch 1 of the largest vocabulary against the best peer of all."""
-    words = max(int(row["V"]) for row in ours)
-    chosen = [row for row in ours if (row["V"], row["B"], row["beams"]) == (str(words), "1", "1")]
+    words = max(int(row["V"]) for row in found)
+    chosen = [row for row in found if (row["V"], row["B"], row["beams"]) == (str(words), "1", "1")]
     rates = ", ".join(f"{float(row['speedup']):.2f}x in {row['dtype']}" for row in chosen)
     return f"over it we are at {rates} (V = {words})"
 
 
 def gains_table() -> str:
-    """The README's summary: geometric means and the worst row."""
-    found = [row for row in rows("sequence_cpu") if row["contender"] == "seq2seq_ext"]
-    lines = ["| against eager PyTorch on the same CPU | mean | worst | best |", "|---|---|---|---|"]
+    """The README's summary: geometric means, the worst and the best row."""
+    lines = [["on the same CPU", "over torch.nn, eager: mean", "worst", "best"]]
+    lines[0] += ["over the fastest peer: mean", "worst", "best"]
 
-    def add(what: str, chosen: list[Row], column: str = "speedup") -> None:
-        speedups = [float(row[column]) for row in chosen]
-        lines.append(f"| {what} | {mean(speedups)} | {min(speedups):.2f}x | {max(speedups):.2f}x |")
+    def add(what: str, chosen: list[Row], columns: tuple[str, ...] = ("speedup", "speedup_best")):
+        if not chosen:
+            return
+        line = [what]
+        for column in columns:
+            found = [float(row[column]) for row in chosen]
+            line += [f"{value:.2f}x" for value in (mean(found), min(found), max(found))]
+        lines.append([*line, *[""] * (7 - len(line))])
 
-    for cell in ("LSTM", "GRU"):
-        for mode in ("inference", "training"):
-            for dtype in ("float32", "bfloat16"):
-                name = "inference" if mode == "inference" else "forward + backward"
+    for file, kind, name in (
+        ("sequence_cpu", "sequence", "sequence, inference"),
+        ("train_cpu", "sequence", "sequence, forward + backward"),
+        ("train_cpu", "lengths", "both directions, lengths 5..T, forward + backward"),
+    ):
+        found = ours(rows(file))
+        for dtype in ("float32", "bfloat16"):
+            for cell in ("LSTM", "GRU"):
                 add(
-                    f"{cell} sequence, {name}, {dtype}",
-                    [r for r in found if (r["cell"], r["mode"], r["dtype"]) == (cell, mode, dtype)],
+                    f"{cell} {name}, {dtype}",
+                    [r for r in found if (r["set"], r["cell"], r["dtype"]) == (kind, cell, dtype)],
                 )
-    steps = [row for row in rows("step_cpu") if row["contender"] == "seq2seq_ext"]
+    small = [
+        r for r in ours(rows("sequence_cpu")) if (r["set"], r["dtype"]) == ("small", "float32")
+    ]
+    add("LSTM, GRU sequence, H 64 and 128, B = 1, inference, float32", small)
+    steps = ours(rows("step_cpu"))
     for name, ops in (
         ("LSTMCell, GRUCell, one step", ("LSTMCell", "GRUCell")),
-        ("attention step, S = 30", ("attention S=30",)),
-        ("vocabulary pick, V = 8000 and 32000", ("pick V=8000", "pick V=32000")),
+        ("attention step, S = 30", ("attention",)),
+        ("vocabulary pick, V = 8000 and 32000", ("pick",)),
     ):
         add(name, [row for row in steps if row["op"] in ops])
-    decoding = [row for row in rows("decode") if row["contender"] == "seq2seq_ext"]
+    decoding = ours(rows("decode"))
     for dtype in ("float32", "bfloat16", "int8"):
         chosen = [row for row in decoding if (row["beams"], row["dtype"]) == ("1", dtype)]
-        add(f"greedy decoding, B 1 to 64, {dtype}, over float32 *", chosen, "speedup_nn")
+        add(f"greedy decoding, B 1 to 64, {dtype}, over float32 *", chosen, ("speedup_nn",))
     return "\n".join(
         [
-            *lines,
+            markdown(*lines),
             "",
             "\\* torch.nn's layers, eager or compiled, whichever is faster. At batch 1 an output "
             f"layer by a compiled `addmv` is faster still: {hand_tuned(decoding)}.",
             "",
+            "Peers: `torch.compile`; for inference of sequences ONNX Runtime and OpenVINO, too. "
             f"({conditions(rows('sequence_cpu')[0])}; decoding {conditions(decoding[0])}; "
             "every row, and how: [benchmarks](benchmarks/README.md).)",
         ]
@@ -172,9 +115,13 @@ def gains_table() -> str:
 TABLES = {
     "README.md": {"gains": gains_table},
     "benchmarks/README.md": {
+        "marks": marks_table,
+        "ceilings": ceilings_table,
         "sequence": sequence_table,
+        "train": train_table,
         "step": step_table,
         "decode": decode_table,
+        "growth": growth_table,
     },
 }
 
@@ -183,13 +130,19 @@ def rewritten(text: str, tables: dict) -> str:
     """`text` with what stands between each table's marks replaced by the table."""
     for name, make in tables.items():
         begin = BEGIN.format(name)
-        before, _, rest = text.partition(begin)
+        before, found, rest = text.partition(begin)
+        if not found:
+            raise ValueError(f"no place for the table {name!r}: {begin}")
         _, _, after = rest.partition(END)
         text = f"{before}{begin}\n{make()}\n{END}{after}"
     return text
 
 
 def main() -> None:
+    if results_folder().resolve() != RESULTS.resolve():
+        made = (make() for make in TABLES["benchmarks/README.md"].values())
+        print("\n\n".join(table for table in made if table != NONE))
+        return
     for name, tables in TABLES.items():
         path = ROOT / name
         path.write_text(rewritten(path.read_text(encoding="utf-8"), tables), encoding="utf-8")

@@ -3,12 +3,13 @@
 is looked at."""
 
 import csv
+import functools
 import math
 
 import pytest
 import torch
 
-from benchmarks import bench_decode, decode_peers, table
+from benchmarks import bench_decode, decode_peers, table, timing
 from benchmarks.bench_decode import Case
 
 CASES = (
@@ -28,6 +29,8 @@ def results(tmp_path, monkeypatch):
     threads = torch.get_num_threads()
     monkeypatch.setenv("SEQ2SEQ_EXT_RESULTS", str(tmp_path))
     monkeypatch.setattr(bench_decode, "CASES", CASES)
+    once = functools.partial(timing.interleaved, pause=0, lead=0, block=0)
+    monkeypatch.setattr(bench_decode, "interleaved", once)
     yield tmp_path
     torch.set_num_threads(threads)
 
@@ -105,8 +108,7 @@ def test_compiled_steps_decode_the_same(results):
     torch._dynamo.reset()
 
 
-def test_table(results, monkeypatch):
-    monkeypatch.setattr(table, "RESULTS", results)
+def test_table(results):
     assert table.decode_table() == "No rows are stored yet."
     bench_decode.main(["--quick"])
     made = table.decode_table()

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+"""The stated marks as data, and what the stored rows say of them: `python -m benchmarks.marks`.
+
+A mark is about ours in some rows: a speed-up over a peer in the same dtype (or over the fastest
+peer in float32), as the geometric mean of all rows or in the worst of them. Beside it stands what
+could be reached if every row ran at SHARE of the roofline; where that is under the mark, the
+roofline forbids it. A missed mark is missed all the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .common import OURS, arguments, geometric_mean, results_folder
+
+SHARE = 0.9  # of the roofline: what the best of kernels reach
+Row = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Mark:
+    what: str
+    file: str
+    over: str  # "torch.nn", "best peer", "best float32 peer"
+    value: float
+    worst: bool = False  # of every row, else of the geometric mean
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def _sequence(dtype: str, kind: str = "sequence") -> dict[str, tuple[str, ...]]:
+    return {"set": (kind,), "dtype": (dtype,)}
+
+
+_SMALL = {"set": ("small",), "dtype": ("float32",)}
+_CELLS = {"op": ("LSTMCell", "GRUCell"), "B": ("1", "4", "16"), "dtype": ("float32",)}
+MARKS = (
+    Mark("inference float32", "sequence_cpu", "best peer", 0.95, True, _sequence("float32")),
+    Mark("inference float32", "sequence_cpu", "best peer", 1.25, False, _sequence("float32")),
+    Mark("inference float32", "sequence_cpu", "torch.nn", 1.6, False, _sequence("float32")),
+    Mark(
+        "inference bfloat16", "sequence_cpu", "best float32 peer", 1.8, False, _sequence("bfloat16")
+    ),
+    Mark("inference bfloat16", "sequence_cpu", "torch.nn", 1.25, False, _sequence("bfloat16")),
+    Mark("training step float32", "train_cpu", "torch.nn", 1.0, True, _sequence("float32")),
+    Mark("training step float32", "train_cpu", "torch.nn", 1.5, False, _sequence("float32")),
+    Mark(
+        "training step, bidirectional, lengths 5..T",
+        "train_cpu",
+        "torch.nn",
+        2.0,
+        False,
+        _sequence("float32", "lengths"),
+    ),
+    Mark("single step (cells), B 1..16", "step_cpu", "torch.nn", 1.5, False, _CELLS),
+    Mark("H 64 and 128, B = 1, T = 200", "sequence_cpu", "torch.nn", 2.0, False, _SMALL),
+    Mark("H 64 and 128, B = 1, T = 200", "sequence_cpu", "best peer", 1.0, True, _SMALL),
+)
+# Time and memory over T and B: at most their power of this. Allowed over 1 is what a working set
+# costs that leaves a cache on the way.
+GROWTH = 1.1
+
+
+@dataclass(frozen=True)
+class Verdict:
+    mark: Mark
+    reached: float
+    worst: float
+    at_roofline: float  # the figure with every row at SHARE of the roofline
+    forbidden: bool  # the roofline does not allow the mark
+
+    @property
+    def met(self) -> bool:
+        return self.reached >= self.mark.value
+
+
+def key(row: Row) -> tuple[str, ...]:
+    return tuple(str(row[k]) for k in ("set", "cell", "op", "T", "B", "H") if k in row)
+
+
+def chosen(mark: Mark, rows: Sequence[Row]) -> list[Row]:
+    """Ours in the rows that the mark is about."""
+    return [
+        row
+        for row in rows
+        if row["contender"] == OURS and all(str(row[k]) in v for k, v in mark.where.items())
+    ]
+
+
+def speedups(mark: Mark, rows: Sequence[Row]) -> list[tuple[float, float]]:
+    """Per row: the speed-up, and what it would be at SHARE of the roofline."""
+    best32 = {
+        key(row): float(row["speedup_best"]) * float(row["median_ms"])  # type: ignore[arg-type]
+        for row in rows
+        if row["contender"] == OURS and row["dtype"] == "float32"
+    }
+    found = []
+    for row in chosen(mark, rows):
+        time, floor = float(row["median_ms"]), float(row["roofline_ms"])  # type: ignore[arg-type]
+        if mark.over == "best float32 peer":
+            if key(row) not in best32:
+                continue
+            peer = best32[key(row)]
+        else:
+            peer = time * float(row["speedup" if mark.over == "torch.nn" else "speedup_best"])  # type: ignore[arg-type]
+        found.append((peer / time, SHARE * peer / floor))
+    return found
+
+
+def verdict(mark: Mark, rows: Sequence[Row]) -> Verdict | None:
+    """None where there are no such rows."""
+    found = speedups(mark, rows)
+    if not found:
+        return None
+    reached, possible = ([pair[i] for pair in found] for i in (0, 1))
+    if not mark.worst:
+        mean, limit = geometric_mean(reached), geometric_mean(possible)
+        return Verdict(mark, mean, min(reached), limit, limit < mark.value)
+    missed = [limit for speedup, limit in found if speedup < mark.value]
+    return Verdict(
+        mark,
+        min(reached),
+        min(reached),
+        min(possible),
+        bool(missed) and all(limit < mark.value for limit in missed),
+    )
+
+
+def say(verdict: Verdict) -> str:
+    mark = verdict.mark
+    outcome = "met" if verdict.met else "MISSED"
+    if not verdict.met and verdict.forbidden:
+        outcome += ", the roofline binds"
+    kind = "worst row" if mark.worst else "geometric mean"
+    return (
+        f"{mark.what}: {kind} over {mark.over} {verdict.reached:.2f}x, mark {mark.value:g}x: "
+        f"{outcome} (worst {verdict.worst:.2f}x; at {SHARE:.0%} of the roofline "
+        f"{verdict.at_roofline:.2f}x)"
+    )
+
+
+def growth_missed(rows: Sequence[Row]) -> list[str]:
+    """Where time or memory of ours grows faster than T or B."""
+    found = {
+        f"{row['op']} over {row['axis']}: {what} grows as {row['axis']}^{float(row[column]):.2f}"  # type: ignore[arg-type]
+        for row in rows
+        for what, column in (("time", "time_exponent"), ("memory", "memory_exponent"))
+        if row["contender"] == OURS
+        and row["axis"] in ("T", "B")
+        and row[column] != ""
+        and float(row[column]) > GROWTH  # type: ignore[arg-type]
+    }
+    return sorted(found)
+
+
+def report(file: str, rows: Sequence[Row], *, check: bool) -> int:
+    """Prints the verdicts; the exit status."""
+    verdicts = [verdict(mark, rows) for mark in MARKS if mark.file == file]
+    found = [v for v in verdicts if v is not None]
+    for v in found:
+        print(say(v), flush=True)
+    missed = [say(v) for v in found if not v.met]
+    if file == "growth_cpu":
+        missed = growth_missed(rows)
+        print("\n".join(missed) or f"nothing grows faster than T^{GROWTH} or B^{GROWTH}: met")
+    if missed and check:
+        print("marks missed:", *missed, sep="\n  ", file=sys.stderr)
+    return 1 if check and missed else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """All marks, of the stored rows."""
+    options = arguments(__doc__).parse_args(argv)
+    status = 0
+    for file in ("sequence_cpu", "train_cpu", "step_cpu", "growth_cpu"):
+        path = results_folder() / f"{file}.csv"
+        if path.exists():
+            with path.open(encoding="utf-8") as stored:
+                status = max(
+                    status, report(file, list(csv.DictReader(stored)), check=options.check)
+                )
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
