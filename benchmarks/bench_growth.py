@@ -8,6 +8,7 @@ or B; with H the products grow as H^2, with V the pick as V.
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import sys
@@ -17,9 +18,10 @@ from dataclasses import dataclass
 import torch
 
 from . import bench_step, bench_train, marks
+from .bench_sequence import GATES, twins
 from .bench_sequence import Case as SequenceCase
-from .common import OURS, Row, arguments, environment, interleaved, summary, write_rows
-from .memory import peak_mb
+from .ceilings import Ceilings, Work, sequence_work
+from .common import OURS, Row, arguments, begin, compare, environment, write_rows
 
 Runs = Mapping[str, Callable[[], object]]
 SIZES = {
@@ -38,19 +40,17 @@ PICK = {"B": 16, "H": 256}
 class Series:
     op: str
     axis: str
-    make: Callable[[int], Runs]
+    make: Callable[[int], tuple[Runs, Work]]
 
 
-def layer(cell: str, *, training: bool, axis: str, size: int) -> Runs:
-    sizes = {**FIXED, axis: size}
-    case = SequenceCase("sequence", cell, "float32", **sizes)
-    steps, _ = bench_train.contenders(case, compile=False)
+def layer(cell: str, training: bool, axis: str, size: int) -> tuple[Runs, Work]:
+    T, B, H = {**FIXED, axis: size}.values()
+    work = sequence_work(GATES[cell], T, B, H, H, 4, training=training)
     if training:
-        return steps
-    from .bench_sequence import twins
-
-    theirs, ours = twins(cell, sizes["H"], "float32")
-    x = torch.randn(sizes["T"], sizes["B"], sizes["H"])
+        case = SequenceCase("sequence", cell, "float32", T, B, H)
+        return bench_train.contenders(case, compile=False)[0], work
+    theirs, ours = twins(cell, H, "float32")
+    x = torch.randn(T, B, H)
 
     def infer(module: torch.nn.Module) -> Callable[[], object]:
         def run() -> object:
@@ -59,25 +59,21 @@ def layer(cell: str, *, training: bool, axis: str, size: int) -> Runs:
 
         return run
 
-    return {"torch.nn": infer(theirs), OURS: infer(ours)}
+    return {"torch.nn": infer(theirs), OURS: infer(ours)}, work
 
 
-def pick(words: int) -> Runs:
+def pick(words: int) -> tuple[Runs, Work]:
     step = bench_step.vocabulary(PICK["H"], PICK["B"], words)
     runs = bench_step.contenders(step, compile=False)
-    return {"torch.nn": runs["torch"], OURS: runs[OURS]}
+    return {"torch.nn": runs["torch"], OURS: runs[OURS]}, step.work
 
 
 def series() -> Iterator[Series]:
     for cell in ("LSTM", "GRU"):
         for training in (False, True):
             op = f"{cell} {'training step' if training else 'inference'}"
-            for axis in "TBH":
-
-                def make(size: int, cell=cell, training=training, axis=axis) -> Runs:
-                    return layer(cell, training=training, axis=axis, size=size)
-
-                yield Series(op, axis, make)
+            for axis in FIXED:
+                yield Series(op, axis, functools.partial(layer, cell, training, axis))
     yield Series("vocabulary pick", "V", pick)
 
 
@@ -91,28 +87,17 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float | None:
     return statistics.linear_regression(x, y).slope
 
 
-def measure(one: Series, sizes: Sequence[int], seconds: float) -> list[Row]:
+def measure(one: Series, sizes: Sequence[int], ceilings: Ceilings, *, seconds: float) -> list[Row]:
     rows: list[Row] = []
     for size in sizes:
-        runs = one.make(size)
-        times = interleaved(runs, seconds=seconds, least=3)
-        for name, run in runs.items():
-            rows.append(
-                {
-                    "op": one.op,
-                    "axis": one.axis,
-                    "size": size,
-                    "dtype": "float32",
-                    "contender": name,
-                    **summary(times[name]),
-                    "peak_mb": peak_mb(run),
-                }
-            )
+        runs, work = one.make(size)
+        case = {"op": one.op, "axis": one.axis, "size": size, "dtype": "float32"}
+        rows += compare(case, runs, ceilings, work, seconds=seconds, least=3)
     for name in dict.fromkeys(str(row["contender"]) for row in rows):
         mine = [row for row in rows if row["contender"] == name]
         for column, of in (("time_exponent", "median_ms"), ("memory_exponent", "peak_mb")):
             values = [row[of] for row in mine]
-            fitted = None if None in values else exponent(sizes, values)  # type: ignore[arg-type]
+            fitted = None if "" in values else exponent(sizes, values)  # type: ignore[arg-type]
             for row in mine:
                 row[column] = "" if fitted is None else fitted
     return rows
@@ -132,13 +117,11 @@ def show(rows: Sequence[Row]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(__doc__).parse_args(argv)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
+    ceilings = begin("growth", options)
     rows: list[Row] = []
     for one in series():
         sizes = (QUICK if options.quick else SIZES)[one.axis]
-        measured = measure(one, sizes, 0.2 if options.quick else 0.6)
+        measured = measure(one, sizes, ceilings, seconds=0.2 if options.quick else 0.6)
         show(measured)
         rows += measured
     where = environment()

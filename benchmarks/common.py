@@ -109,8 +109,8 @@ def compare(
     work: Work,
     *,
     seconds: float,
+    least: int = 5,
     base: str = "torch.nn",
-    memory: bool = True,
 ) -> list[Row]:
     """Times the contenders of a case that names its dtype; one row each.
 
@@ -118,13 +118,13 @@ def compare(
     best_peer. roofline: the share of what the machine can do (see `Ceilings.floor`).
     """
     dtype = str(case["dtype"])
-    times = interleaved(contenders, seconds=seconds)
+    times = interleaved(contenders, seconds=seconds, least=least)
     medians = {name: statistics.median(found) for name, found in times.items()}
     best = min((name for name in medians if name != OURS), key=medians.__getitem__)
     floor = ceilings.floor(work, dtype)
     rows = []
     for name, run in contenders.items():
-        peak = peak_mb(run) if memory else None
+        peak = peak_mb(run)
         rows.append(
             {
                 **case,

@@ -44,13 +44,13 @@ if not importlib.util.find_spec("onnx"):
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine, threads that wait for each other take long
     monkeypatch.setenv("SEQ2SEQ_EXT_RESULTS", str(tmp_path))
     monkeypatch.setattr(ceilings, "measure", lambda seconds: CEILINGS)
     once = functools.partial(timing.interleaved, pause=0, lead=0, block=0)
-    for module in (common, bench_growth):
-        monkeypatch.setattr(
-            module, "interleaved", lambda runs, seconds, least=2: once(runs, seconds=0, least=2)
-        )
+    monkeypatch.setattr(
+        common, "interleaved", lambda runs, seconds, least: once(runs, seconds=0, least=2)
+    )
     monkeypatch.setattr(bench_sequence, "cases", lambda dtypes, quick: SIZES)
     variable = [Case("lengths", c.cell, c.dtype, c.T, c.B, c.H) for c in SIZES]
     monkeypatch.setattr(bench_train, "cases", lambda dtypes, quick: [*SIZES, *variable])
@@ -61,7 +61,7 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_train, "SHORTEST", 2)
     small = {"T": (1, 4, 6), "B": (1, 2, 3), "H": (4, 8), "V": (8, 40)}
     monkeypatch.setattr(bench_growth, "QUICK", small)
-    series = [s for s in bench_growth.series() if not s.op.startswith("GRU")]
+    series = [s for s in bench_growth.series() if s.op in ("LSTM inference", "vocabulary pick")]
     monkeypatch.setattr(bench_growth, "series", lambda: series)
     yield tmp_path
     torch.set_num_threads(threads)
@@ -125,11 +125,13 @@ def test_steps_and_growth_and_what_is_made_of_them(results, capsys):
     whole(stored(results, "step_cpu"), *FIGURES)
     assert bench_growth.main(["--quick"]) == 0
     rows = stored(results, "growth_cpu")
-    whole(rows)
+    whole(rows, *FIGURES)
     assert {r["axis"] for r in rows} == set("TBHV")
-    assert all(float(r["time_exponent"]) > -9 for r in rows if r["axis"] in "TB")
+    assert all(math.isfinite(float(r["time_exponent"])) for r in rows if r["axis"] in "TB")
     assert bench_sequence.main(["--quick"]) == bench_train.main(["--quick"]) == 0
-    assert {r["bench"] for r in stored(results, "ceilings")} == {"step", "sequence", "train"}
+    assert {r["bench"] for r in stored(results, "ceilings")} == {
+        *("step", "growth", "sequence", "train")
+    }
     # Rows of another folder do not touch the READMEs.
     before = [(table.ROOT / name).read_bytes() for name in table.TABLES]
     capsys.readouterr()
