@@ -5,6 +5,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
+TEST_JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 BENCH_FLAGS ?=
 
 VENV := .venv
@@ -12,6 +13,8 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 PIP := $(RUN) -m pip --disable-pip-version-check install -q $(PIP_FLAGS)
 LIBRARY := seq2seq_ext/_C.abi3.so
+# A file's tests stay in one process: some share what they build.
+IN_PARALLEL = -n $(TEST_JOBS) --dist loadfile
 KERNELS := build/kernels
 HOST := build/host
 CPP := $(shell find csrc/kernels csrc/bindings csrc/sources.txt -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.txt')
@@ -29,16 +32,17 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 	@echo
 	@echo "Variables: PYTHON=python3 (>= 3.10), CXX (compiler), MAX_JOBS (parallel compilers), PIP_FLAGS,"
-	@echo "           DEMO_FLAGS, PYTEST_FLAGS, BENCH_FLAGS (passed on)"
+	@echo "           DEMO_FLAGS, PYTEST_FLAGS, BENCH_FLAGS (passed on),"
+	@echo "           TEST_JOBS (processes that test, default: one a core, four at most)"
 
 demo: $(VENV)/train.stamp $(VENV)/package.stamp $(LIBRARY) ## train a translator on this library, translate, draw, time
 	$(RUN) -m seq2seq_ext demo $(DEMO_FLAGS)
 
 test: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) kernels host ## every test that this machine can run
-	$(RUN) -m pytest $(PYTEST_FLAGS)
+	$(RUN) -m pytest $(IN_PARALLEL) $(PYTEST_FLAGS)
 
 test-fast: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) kernels host ## the tests without the slow ones
-	$(RUN) -m pytest -m "not slow" $(PYTEST_FLAGS)
+	$(RUN) -m pytest -m "not slow" $(IN_PARALLEL) $(PYTEST_FLAGS)
 
 kernels: $(VENV)/test.stamp ## the torch-free kernels and their NumPy module (build/kernels)
 	@if $(HAS_PYTHON_H); then \
