@@ -35,17 +35,26 @@ Decoded backend::decode(const DecodeCall& call) {
   output.lengths = static_cast<int64_t*>(lengths.mutable_data_ptr());
   output.ranks = static_cast<double*>(ranks.mutable_data_ptr());
   std::vector<Tensor> rows;
+  const bool attends = call.model.context == kernels::DecodeContext::kAttention;
   const auto make_rows = [&](int64_t T, kernels::cuda::DecodeOutput* made) {
+    const auto wanted = [&](bool asked, int64_t width) {
+      return asked ? allocate(like, {R, T, width}) : nothing(like);
+    };
+    const bool states = call.options.states;
     rows = {allocate(like, {R, T}, ScalarType::Long),
-            allocate(like, {R, T}, state_type(like.scalar_type()))};
+            allocate(like, {R, T}, state_type(like.scalar_type())),
+            wanted(call.options.attentions, call.sources.S), wanted(states, call.model.P),
+            wanted(states && attends, call.model.C)};
     made->tokens = static_cast<int64_t*>(rows[0].mutable_data_ptr());
     made->log_probs = rows[1].mutable_data_ptr();
+    made->attentions = rows[2].mutable_data_ptr();
+    made->hidden = rows[3].mutable_data_ptr();
+    made->contexts = rows[4].mutable_data_ptr();
   };
   expect_ok(kernels::cuda::decode_sequences(call.model, call.sources, call.options, cuda.runtime(),
                                             make_rows, &output));
-  const Tensor none = nothing(like);
   return {rows[0], lengths, rows[1], ranks,
-          none,    none,    none,    pair_of(output.undefined_source, output.undefined_step)};
+          rows[2], rows[3], rows[4], pair_of(output.undefined_source, output.undefined_step)};
 }
 
 }  // namespace seq2seq_ext::bindings

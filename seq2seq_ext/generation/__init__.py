@@ -29,11 +29,12 @@ library runs. `beam_scores` are the ranks.
 (CPU library loaded); nothing on the way adds up in an order that depends on the batch.
 
 **What runs.** One native call decodes the whole batch (`native.Decode.takes` says which calls it
-serves, on a GPU fewer); the loop in Python does the rest, and is its oracle. Both give the same
-tokens and the same bits, but for `beam_scores` after a repetition penalty (1e-6), and for a draw of
-the whole vocabulary (top_k 0, top_p 1, no min_p), whose noise the kernel computes in the weights'
-dtype: two tokens closer than its rounding may be drawn in either's place. On a GPU top_p's sums are
-made in another order, which may move its edge by one token where it is met to the last bits.
+serves; on a GPU none with a callback, output_scores, or shortlists of the rows' own); the loop in
+Python does the rest, and is its oracle. Both give the same tokens and the same bits, but for
+`beam_scores` after a repetition penalty (1e-6), and for a draw of the whole vocabulary (top_k 0,
+top_p 1, no min_p), whose noise the kernel computes in the weights' dtype: two tokens closer than
+its rounding may be drawn in either's place. On a GPU top_p's sums are made in another order, which
+may move its edge by one token where it is met to the last bits.
 
 **Random numbers** are a function of (seed, row, step, token): `row` is the row's number in the
 batch, or what row_ids says, and the sample's number. Give a sentence the same row_ids and seed, and

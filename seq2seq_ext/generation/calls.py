@@ -77,7 +77,7 @@ def generate(
             row_ids=row_ids,
         )
         predictor = Predictor(models, combine, constraints.shortlist)
-        if Decode.takes(predictor, config, constraints, callback):
+        if Decode.takes(predictor, config, callback):
             found = Decode(predictor, config).generate(constraints, src, src_lengths, callback)
         else:
             found = Search(predictor, config, constraints, callback).run(src, src_lengths)

@@ -55,11 +55,10 @@ class Decode:
     def takes(
         predictor: Predictor,
         config: GenerationConfig,
-        constraints: Constraints | None = None,
         callback: Callback | None = None,
     ) -> bool:
         """Whether the op serves this call: one model, in one dtype throughout. On a GPU less: see
-        `_on_gpu`. constraints: None, it is about scores of given targets."""
+        `_on_gpu`."""
         device = predictor.device.type
         if not _enabled.get() or len(predictor.decoders) != 1 or device not in _DTYPES:
             return False
@@ -71,7 +70,7 @@ class Decode:
             and next(iter(dtypes)) in _DTYPES[device]
             and not torch.is_autocast_enabled(device)
             and _is_plain(decoder)
-            and (device == "cpu" or _on_gpu(predictor, config, constraints, callback))
+            and (device == "cpu" or _on_gpu(predictor, config, callback))
         )
 
     def generate(
@@ -138,7 +137,7 @@ class Decode:
         running, lengths = self.predictor.start(src, src_lengths)
         wanted = self.config.output_attentions
         longest = int(tgt_lengths.max()) if len(tgt) else 0
-        log_probs = torch.zeros(tgt.shape, dtype=self.predictor.dtype)
+        log_probs = torch.zeros(tgt.shape, dtype=self.predictor.dtype, device=tgt.device)
         attentions = log_probs.new_zeros(*tgt.shape, src.size(1)) if wanted else None
         if longest:
             _, _, told, _, weights, *_ = self._run(
@@ -296,29 +295,10 @@ class Decode:
         return [number for word in phrases for number in (len(word), *word)]
 
 
-def _on_gpu(
-    predictor: Predictor,
-    config: GenerationConfig,
-    constraints: Constraints | None,
-    callback: Callback | None,
-) -> bool:
-    """Whether the loop on a GPU takes it: a row's history counts for nothing, the same vocabulary
-    for all steps, and nothing is asked for but tokens and scores."""
-    return (
-        constraints is not None
-        and all(d.output_size == d.hidden_size for d in predictor.decoders)
-        and predictor.by_source is None
-        and not config.output_scores
-        and constraints.prefix is None
-        and callback is None
-        and predictor.common is None
-        and config.repetition_penalty == 1
-        and not config.no_repeat_ngram_size
-        and not any(len(word) > 1 for word in config.bad_words_ids or ())
-        and (config.num_beams == 1 or config.num_beam_groups == 1)
-        and not (config.num_beams > 1 and config.coverage_penalty)
-        and not (config.output_attentions or config.output_hidden_states)
-    )
+def _on_gpu(predictor: Predictor, config: GenerationConfig, callback: Callback | None) -> bool:
+    """Whether the loop on a GPU takes it. For a callback the host would have to wait for each step,
+    while the device is several ahead of it."""
+    return callback is None and predictor.by_source is None and not config.output_scores
 
 
 def _is_plain(decoder: torch.nn.Module) -> bool:

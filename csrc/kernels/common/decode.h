@@ -39,7 +39,7 @@ struct DecodeModel {
   Cell cell;
   DType dtype;         // of every weight
   int64_t L, E, H, V;  // V: words, the rows of output_weight
-  int64_t P;           // of s and features: H, or the LSTM's proj_size (CPU only)
+  int64_t P;           // of s and features: H, or the LSTM's proj_size
   DecodeContext context;
   bool input_feeding;              // with kAttention only
   int64_t num_tokens;              // rows of `embedding`

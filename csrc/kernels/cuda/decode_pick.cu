@@ -1,10 +1,21 @@
 // SPDX-License-Identifier: MIT
-// Greedy decoding and sampling: each row goes its own way (cpu/decode/picking.cpp).
+// Greedy decoding, sampling and given tokens: each row goes its own way (cpu/decode/picking.cpp).
 #include "cuda/decode_launch.cuh"
 #include "cuda/exact.cuh"
 
 namespace seq2seq_ext::kernels::cuda {
 namespace {
+
+// A row's next token is told; only its word's log-probability is wanted.
+template <class A>
+__device__ void take_given(const DecodeState& s, int64_t row, int64_t step) {
+  const int64_t token = s.given[row * s.max_new_tokens + step];
+  static_cast<A*>(s.trace_log_probs)[step * s.rows + row] = static_cast<const A*>(s.log_probs)[row];
+  s.lengths[row] = step + 1;
+  s.tokens[row] = max(min(token, s.num_tokens - 1), int64_t(0));
+  s.alive[row] = step + 1 < min(s.given_lengths[row], s.max_new_tokens);
+  if (s.alive[row]) atomicAdd(s.live, 1);
+}
 
 // A thread a row, whose one candidate is the choice.
 template <class A>
@@ -13,7 +24,9 @@ __global__ void __launch_bounds__(kDecodeThreads)
   const int64_t step = *s.step, row = thread_of_grid();
   switch_bans(s, step);
   if (row >= s.rows || !s.alive[row]) return;
-  take<A>(s, row, step, note_defined<A>(s, row, step) ? 0 : -1);
+  const bool defined = note_defined<A>(s, row, step);
+  if (s.given != nullptr) return take_given<A>(s, row, step);
+  take<A>(s, row, step, defined ? 0 : -1);
 }
 
 // The sum of all lanes' values up to each lane's own.
@@ -33,12 +46,12 @@ struct RowDraw {
   const DecodeState& s;
   const DecodeDraw& d;
   const int64_t row, step;
-  const A* const log_probs = static_cast<const A*>(s.log_probs) + row * s.C;
+  const A* const scores = static_cast<const A*>(s.scores_of_words) + row * s.C;
   const int64_t* const indices = s.indices + row * s.C;
   double* const weights = s.weights + row * s.C;
   const int lane = int(threadIdx.x) % 32;
 
-  __device__ double score(int64_t i) const { return double(log_probs[i]) / d.temperature; }
+  __device__ double score(int64_t i) const { return double(scores[i]) / d.temperature; }
 
   // Candidates that are allowed, which are the first: 0 .. C.
   __device__ int64_t count() const {
@@ -78,20 +91,20 @@ struct RowDraw {
   __device__ int64_t draw(int64_t count) const {
     const DrawKey key{uint64_t(*s.seed), uint32_t(step), uint64_t(s.row_ids[row])};
     double most = minus_infinity<double>();
-    int64_t best = -1, token = INT64_MAX;
+    int64_t best = -1, word = INT64_MAX;
     const auto better = [&](double value, int64_t other) {
-      return value > most || (value == most && other < token);
+      return value > most || (value == most && other < word);
     };
     for (int64_t i = lane; i < count; i += 32) {
-      const double value = score(i) + exact_gumbel(key, indices[i]);
-      if (better(value, indices[i])) most = value, best = i, token = indices[i];
+      const double value = score(i) + exact_gumbel(key, token_of(s, indices[i]));
+      if (better(value, indices[i])) most = value, best = i, word = indices[i];
     }
 #pragma unroll
     for (int offset = 16; offset > 0; offset /= 2) {
       const double value = __shfl_xor_sync(kAllLanes, most, offset);
-      const int64_t other = __shfl_xor_sync(kAllLanes, token, offset);
+      const int64_t other = __shfl_xor_sync(kAllLanes, word, offset);
       const int64_t which = __shfl_xor_sync(kAllLanes, best, offset);
-      if (better(value, other)) most = value, best = which, token = other;
+      if (better(value, other)) most = value, best = which, word = other;
     }
     return best;
   }
@@ -105,7 +118,7 @@ __global__ void __launch_bounds__(kDecodeThreads)
   switch_bans(s, step);
   if (row >= s.rows || !s.alive[row]) return;
   const RowDraw<A> draw{s, d, row, step};
-  const A first = draw.log_probs[0];
+  const A first = draw.scores[0];
   const bool defined = first == first;
   int64_t count = defined ? draw.count() : 0;
   if (count > 0 && d.top_p < 1) count = draw.nucleus(count);

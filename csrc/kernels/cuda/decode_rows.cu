@@ -24,20 +24,21 @@ __global__ void __launch_bounds__(kDecodeThreads)
   s.undefined[row] = -1;
   s.source[row] = source;
   if (s.alive != nullptr) {
-    s.alive[row] = true;
+    s.alive[row] = s.given_lengths == nullptr || s.given_lengths[row] > 0;
     s.lengths[row] = 0;
   }
   if (s.row_ids != nullptr) {
     s.row_ids[row] = (begin.row_ids == nullptr ? source : begin.row_ids[source]) + (slot << 32);
   }
   if (s.from == nullptr) return;
-  // A source begins with one beam: its others would say the same.
-  const double score = slot == 0 ? 0 : minus_infinity<double>();
+  // A group begins with one beam: its others would say the same.
+  const double score = slot % s.width == 0 ? 0 : minus_infinity<double>();
   s.from[row] = row;
   s.scores[row] = score;
   s.running[row] = {score, 0, 0, 0, 0};
   s.finished[row] = {minus_infinity<double>(), 0, 0, 0, 0};
   if (slot == 0) s.done[source] = false;
+  if (slot % s.width == 0) s.group_done[source * s.groups + slot / s.width] = false;
 }
 
 // The largest unit in which all of some addresses and widths can be copied.
@@ -93,22 +94,24 @@ __global__ void __launch_bounds__(kDecodeThreads)
 constexpr int kSomeTokens = 128;
 struct SomeTokens {
   int count;
-  int tokens[kSomeTokens];
+  int64_t tokens[kSomeTokens];
 };
 
 // A thread a word of bits.
 __global__ void __launch_bounds__(kDecodeThreads)
-    decode_bits_kernel(uint32_t* bits, int64_t rows, int64_t V, bool fresh, const uint8_t* allowed,
+    decode_bits_kernel(const __grid_constant__ DecodeState s, uint32_t* bits, int64_t rows,
+                       bool fresh, const uint8_t* allowed,
                        const __grid_constant__ SomeTokens some) {
-  const int64_t words = (V + 31) / 32, i = thread_of_grid();
-  if (i >= rows * words) return;
-  const int64_t row = i / words, first = i % words * 32;
+  const int64_t V = s.V, i = thread_of_grid();
+  if (i >= rows * s.words) return;
+  const int64_t row = i / s.words, first = i % s.words * 32;
   uint32_t word = fresh ? 0 : bits[i];
   for (int bit = 0; fresh && allowed != nullptr && bit < 32 && first + bit < V; ++bit) {
     if (!allowed[row * V + first + bit]) word |= uint32_t{1} << bit;
   }
   for (int k = 0; k < some.count; ++k) {
-    if (some.tokens[k] / 32 == first / 32) word |= uint32_t{1} << some.tokens[k] % 32;
+    const int64_t at = word_of(s, some.tokens[k]);
+    if (at >= first && at < first + 32) word |= uint32_t{1} << (at - first);
   }
   bits[i] = word;
 }
@@ -127,16 +130,14 @@ Status decode_spread(void* to, const void* from, int64_t rows, int64_t group, in
   });
 }
 
-Status decode_set_bits(uint32_t* bits, int64_t rows, int64_t V, const int64_t* tokens,
+Status decode_set_bits(const DecodeState& s, uint32_t* bits, int64_t rows, const int64_t* tokens,
                        int64_t count, bool fresh, const uint8_t* allowed, const Runtime& runtime) {
   for (int64_t first = 0; first < count || fresh; first += kSomeTokens, fresh = false) {
     SomeTokens some{};
-    for (int64_t i = first; i < std::min(count, first + kSomeTokens); ++i) {
-      if (tokens[i] >= 0 && tokens[i] < V) some.tokens[some.count++] = static_cast<int>(tokens[i]);
-    }
-    const Status status =
-        launch_decode("bits", decode_bits_kernel, blocks_of(rows * ((V + 31) / 32)), runtime, bits,
-                      rows, V, fresh, allowed, some);
+    some.count = static_cast<int>(std::min<int64_t>(count - first, kSomeTokens));
+    std::copy_n(tokens + first, some.count, some.tokens);
+    const Status status = launch_decode("bits", decode_bits_kernel, blocks_of(rows * s.words),
+                                        runtime, s, bits, rows, fresh, allowed, some);
     if (!status) return status;
   }
   return Status::ok();

@@ -61,6 +61,7 @@ struct VocabWork {
   int* list_indices = nullptr;   // (B, slices, K)
   A* logits = nullptr;           // (B, V), where K is too large for lists; and for sorting,
   char* sort = nullptr;          // sort_bytes_per_row() a row
+  A* unpenalized = nullptr;      // (B, V): the logits of words seen, as they were; no others
 };
 
 // Shared memory of a tile's logits: columns of batch rows, 32 words and a gap of 8. The writes of
@@ -89,8 +90,9 @@ __device__ inline int lane_word(int j) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What is kept of a batch row beside its softmax part. add() and write() are called by a warp; a
-// column is always the same warp's.
+// What is kept of a batch row beside its softmax part. add() takes logits after bans and penalty,
+// and those that log-probabilities are of. It and write() are called by a warp; a column is always
+// the same warp's.
 
 // The best word, by logit or, with a seed, by logit plus noise. Can hand out all logits besides.
 template <class A, int kN>
@@ -106,7 +108,7 @@ struct KeepBest {
   }
 
   __device__ void add(int column, int64_t row, int64_t first_word, const A (&logits)[4],
-                      const VocabPickParams& p, const VocabWork<A>& work) {
+                      const A (&plain)[4], const VocabPickParams& p, const VocabWork<A>& work) {
     A noise[4] = {};
     if (p.seed != nullptr) {
       const int64_t id = p.rows != nullptr ? p.rows[row] : work.first_row + row;
@@ -121,7 +123,7 @@ struct KeepBest {
     for (int j = 0; j < 4; ++j) {
       const int64_t word = first_word + lane_word(j);
       if (word >= p.V) continue;
-      const Candidate<A> other{fma_of(logits[j], work.key_scale, noise[j]), logits[j], int(word)};
+      const Candidate<A> other{fma_of(logits[j], work.key_scale, noise[j]), plain[j], int(word)};
       if (other.beats(mine)) mine = other;
       if (work.logits != nullptr) work.logits[row * p.V + word] = logits[j];
     }
@@ -151,7 +153,7 @@ struct KeepList {
     WarpList<A>(int(p.K)).store(logits + column * kMaxList, indices + column * kMaxList);
   }
 
-  __device__ void add(int column, int64_t, int64_t first_word, const A (&values)[4],
+  __device__ void add(int column, int64_t, int64_t first_word, const A (&values)[4], const A (&)[4],
                       const VocabPickParams& p, const VocabWork<A>&) {
     WarpList<A> list(int(p.K), logits + column * kMaxList, indices + column * kMaxList);
 #pragma unroll
@@ -274,23 +276,32 @@ struct VocabBlock {
 
   __device__ void run_column(int column, int place, int64_t row, int64_t first_word) {
     const int lane = int(threadIdx.x) % 32;
-    unsigned banned = 0;  // bits of the 32 words that hold this lane's
-    const int64_t group = first_word / 32 + lane / 8;
-    if (p.banned != nullptr && 32 * group < p.V) {
-      const int64_t bans = (work.first_row + row) / p.rows_a_ban;
-      banned = unsigned(p.banned[bans * ((p.V + 31) / 32) + group]);
+    unsigned banned = 0, seen = 0;  // bits of the 32 words that hold this lane's
+    const int64_t group = first_word / 32 + lane / 8, words = (p.V + 31) / 32;
+    if (p.banned != nullptr && group < words) {
+      banned = unsigned(p.banned[(work.first_row + row) / p.rows_a_ban * words + group]);
+    }
+    if (p.seen != nullptr && group < words) {
+      seen = unsigned(p.seen[(work.first_row + row) * words + group]);
     }
     A plain[4], logits[4];
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const bool ban = banned >> (8 * j + lane % 8) & 1;
-      plain[j] = stage.at(place, lane_word(j));
-      logits[j] = ban ? minus_infinity<A>() : plain[j];
+      const int bit = 8 * j + lane % 8;
+      plain[j] = logits[j] = stage.at(place, lane_word(j));
+      if (seen >> bit & 1) logits[j] = penalized(plain[j], row, first_word + lane_word(j));
+      if (banned >> bit & 1) logits[j] = minus_infinity<A>();
       if (!p.plain) plain[j] = logits[j];
     }
     const SoftmaxPart<A> part = warp_softmax_part(plain);
     if (lane == 0) parts[column] = parts[column] + part;
-    keep.add(column, row, first_word, logits, p, work);
+    keep.add(column, row, first_word, logits, plain, p, work);
+  }
+
+  __device__ A penalized(A logit, int64_t row, int64_t word) const {
+    if (work.unpenalized != nullptr && word < p.V) work.unpenalized[row * p.V + word] = logit;
+    const double penalty = p.repetition_penalty;
+    return A(logit > A(0) ? double(logit) / penalty : double(logit) * penalty);
   }
 };
 

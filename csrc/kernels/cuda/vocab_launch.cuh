@@ -58,20 +58,22 @@ struct VocabMemory {
   static constexpr int64_t kAtMost = int64_t{128} << 20;
 
   VocabWay way;
-  int64_t parts, best, lists, logits, sort;  // bytes a row
+  int64_t parts, best, lists, logits, sort, unpenalized;  // bytes a row
 
   VocabMemory(const VocabPickParams& p, const VocabWork<A>& work)
-      : way(p.K == 1          ? VocabWay::kBest
-            : p.K <= kMaxList ? VocabWay::kLists
-                              : VocabWay::kSort),
+      : way(p.K == 1 && p.scores == nullptr ? VocabWay::kBest
+            : p.K <= kMaxList               ? VocabWay::kLists
+                                            : VocabWay::kSort),
         parts(work.slices * sizeof(SoftmaxPart<A>)),
         best(way == VocabWay::kBest ? work.slices * sizeof(Candidate<A>) : 0),
         lists(way == VocabWay::kLists ? work.slices * p.K : 0),
         logits(way == VocabWay::kSort ? p.V * sizeof(A) : 0),
-        sort(way == VocabWay::kSort ? sort_bytes_per_row<A>(p) : 0) {}
+        sort(way == VocabWay::kSort ? sort_bytes_per_row<A>(p) : 0),
+        unpenalized(p.seen != nullptr && way != VocabWay::kBest ? p.V * sizeof(A) : 0) {}
 
   int64_t rows(int64_t B) const {
-    const int64_t row = parts + best + lists * (sizeof(A) + sizeof(int)) + logits + sort;
+    const int64_t row =
+        parts + best + lists * (sizeof(A) + sizeof(int)) + logits + sort + unpenalized;
     return row * B <= kAtMost ? B : row >= kAtMost ? 1 : kAtMost / row;
   }
 
@@ -91,6 +93,7 @@ struct VocabMemory {
     work.list_indices = static_cast<int*>(get(lists * sizeof(int)));
     work.logits = static_cast<A*>(get(logits));
     work.sort = static_cast<char*>(get(sort));
+    work.unpenalized = static_cast<A*>(get(unpenalized));
     return !failed;
   }
 };
@@ -101,6 +104,7 @@ VocabPickParams some_rows(VocabPickParams p, int64_t first, int64_t count) {
   p.hidden = static_cast<const T*>(p.hidden) + first * p.H;
   p.log_probs = static_cast<AccOf<T>*>(p.log_probs) + first * p.K;
   p.indices += first * p.K;
+  if (p.scores != nullptr) p.scores = static_cast<AccOf<T>*>(p.scores) + first * p.K;
   if (p.rows != nullptr) p.rows += first;
   p.B = count;
   return p;

@@ -11,18 +11,46 @@ constexpr int kMergeWarps = 4;
 // From a row's softmax part to log-probabilities.
 template <class A>
 struct Finish {
+  const VocabPickParams& p;
+  const VocabWork<A>& work;
+  const int64_t row;
   bool defined;  // else: a NaN, a +inf, or nothing but -inf
-  bool plain;
   A max;
   double log_sum;
 
-  __device__ Finish(const SoftmaxPart<A>& all, const VocabPickParams& p)
-      : defined(all.sum > A(0)), plain(p.plain), max(all.max), log_sum(log(double(all.sum))) {}
+  __device__ Finish(const SoftmaxPart<A>& all, const VocabPickParams& p, const VocabWork<A>& work,
+                    int64_t row)
+      : p(p),
+        work(work),
+        row(row),
+        defined(all.sum > A(0)),
+        max(all.max),
+        log_sum(log(double(all.sum))) {}
 
-  __device__ void write(A* log_probs, int64_t* indices, int64_t k, A logit, int64_t index) const {
-    if (plain && !(logit > minus_infinity<A>())) index = -1;
-    log_probs[k] = defined ? A((double(logit) - double(max)) - log_sum) : A(NAN);
-    indices[k] = defined ? index : k;
+  __device__ A log_prob(A logit) const {
+    return defined ? A((double(logit) - double(max)) - log_sum) : A(NAN);
+  }
+
+  // The row's k-th word: what it was picked by, and its logit.
+  __device__ void write(int64_t k, A key, A logit, int64_t index) const {
+    if (!(key > minus_infinity<A>())) {
+      logit = minus_infinity<A>();
+      if (p.plain) index = -1;
+    }
+    static_cast<A*>(p.log_probs)[row * p.K + k] = log_prob(logit);
+    p.indices[row * p.K + k] = defined ? index : k;
+  }
+
+  // Where `logit` may be one after the penalty.
+  __device__ void write_listed(int64_t k, A logit, int64_t index) const {
+    A plain = logit;
+    if (work.unpenalized != nullptr && index < p.V) {
+      const int64_t words = (p.V + 31) / 32;
+      const int32_t* const seen = p.seen + (work.first_row + row) * words;
+      if (seen[index / 32] >> (index % 32) & 1) plain = work.unpenalized[row * p.V + index];
+    }
+    write(k, logit, plain, index);
+    if (p.scores != nullptr) static_cast<A*>(p.scores)[row * p.K + k] = log_prob(logit);
   }
 };
 
@@ -41,8 +69,7 @@ __global__ void __launch_bounds__(32 * kMergeWarps, 4)
   }
   best = warp_best(best);
   if (threadIdx.x % 32 == 0) {
-    Finish<A>(all, p).write(static_cast<A*>(p.log_probs) + row, p.indices + row, 0, best.logit,
-                            best.index);
+    Finish<A>(all, p, work, row).write(0, best.key, best.logit, best.index);
   }
 }
 
@@ -74,12 +101,11 @@ __global__ void __launch_bounds__(32 * kMergeWarps, 4)
       list.add(values[i * kMaxList + k], indices[i * kMaxList + k], k < p.K);
     }
   }
-  const Finish<A> finish(warp_merge_parts(work.parts + row * work.slices, work.slices), p);
+  const Finish<A> finish(warp_merge_parts(work.parts + row * work.slices, work.slices), p, work,
+                         row);
   for (int half = 0; half < 2; ++half) {
     const int k = lane + 32 * half;
-    if (k >= p.K) continue;
-    finish.write(static_cast<A*>(p.log_probs) + row * p.K, p.indices + row * p.K, k,
-                 list.value(half), list.index(half));
+    if (k < p.K) finish.write_listed(k, list.value(half), list.index(half));
   }
 }
 
@@ -89,11 +115,11 @@ __global__ void __launch_bounds__(kSortThreads, 2)
     sort_logits_kernel(const __grid_constant__ VocabPickParams p,
                        const __grid_constant__ VocabWork<A> work) {
   const int64_t row = blockIdx.x;
-  const Finish<A> finish(warp_merge_parts(work.parts + row * work.slices, work.slices), p);
+  const Finish<A> finish(warp_merge_parts(work.parts + row * work.slices, work.slices), p, work,
+                         row);
   const SortBuffers<A> sorted = sort_words(work.logits + row * p.V, p.V, work.sort, row);
   for (int64_t k = threadIdx.x; k < p.K; k += kSortThreads) {
-    finish.write(static_cast<A*>(p.log_probs) + row * p.K, p.indices + row * p.K, k,
-                 value_of_key<A>(sorted.keys[k]), sorted.indices[k]);
+    finish.write_listed(k, value_of_key<A>(sorted.keys[k]), sorted.indices[k]);
   }
 }
 
