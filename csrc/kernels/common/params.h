@@ -200,8 +200,8 @@ struct VocabPickParams {
   // a distribution is one whose logits are such before bans. Where fewer than K words are allowed,
   // or have logits above -inf, the rest have log-probability -inf and index -1.
   bool plain = false;
-  // With `plain`: words are picked by their logits after the repetition penalty, which divides those
-  // of the words seen where they are positive, else multiplies them.
+  // With `plain`: words are picked by their logits after the repetition penalty, which divides
+  // those of the words seen where they are positive, else multiplies them.
   const int32_t* seen = nullptr;  // (B, ceil(V/32)) as `banned`; null: none
   double repetition_penalty = 1;
   void* scores = nullptr;  // (B, K) state: log_probs after it; null: not wanted
