@@ -24,8 +24,10 @@ from seq2seq_ext.generation import GenerateOutput
 from seq2seq_ext.nn import Seq2Seq
 
 from .bandwidth import readers
-from .common import arguments, environment, interleaved, summary, write_rows
+from .ceilings import Ceilings, Work, sequence_work
+from .common import arguments, begin, environment, interleaved, summary, write_rows
 from .decode_peers import TorchModel, beam_search, compiled, greedy, judge
+from .memory import peak_mb
 
 OURS = "seq2seq_ext"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
@@ -217,7 +219,22 @@ def agree_by_beam(
     return None if worse <= allowed else f"its best hypotheses are worse by {worse:.2g}"
 
 
-def measure(case: Case, setting: Setting) -> list[dict[str, object]]:
+def floor(case: Case, count: int, nbytes: int, dtype: str, ceilings: Ceilings) -> float:
+    """The roofline of a whole call: the encoder, and for each token layers and output layer, which
+    wait for each other. nbytes: of all weights that a step reads."""
+    R, narrow = case.B * case.beams, "float32" if dtype == "float32" else "bfloat16"
+    size = {"float32": 4, "bfloat16": 2}[narrow]
+    encoder = sequence_work(4, SOURCE, case.B, case.H, case.H, size, training=False)
+    weights = 4 * case.H * 3 * case.H + 2 * case.H**2  # of the cell, and of what combines
+    attention = 2 * SOURCE * case.H
+    layers = Work(2 * R * (weights + attention), ((weights * size, nbytes),))
+    output = nbytes - weights * size
+    words = Work(2 * R * case.V * case.H, ((output, nbytes),))
+    step = ceilings.floor(layers, narrow) + ceilings.floor(words, dtype)
+    return ceilings.floor(encoder, narrow) + count * step
+
+
+def measure(case: Case, setting: Setting, ceilings: Ceilings) -> list[dict[str, object]]:
     contenders = Contenders(case, setting)
     must_agree(contenders)
     runs, reading = dict(contenders.run), {}
@@ -226,7 +243,6 @@ def measure(case: Case, setting: Setting) -> list[dict[str, object]]:
             reading[dtype] = {f"{dtype} {n}, read": f for n, f in readers(nbytes, 10).items()}
             runs |= reading[dtype]
     times = interleaved(runs, seconds=setting.seconds, least=setting.least)
-    torch._dynamo.reset()  # the next case compiles the same functions anew
     work = case.B * contenders.count
     rates = {name: work / statistics.median(times[name]) for name in contenders.run}
     peers = {name: rate for name, rate in rates.items() if not name.endswith(OURS)}
@@ -237,6 +253,8 @@ def measure(case: Case, setting: Setting) -> list[dict[str, object]]:
         dtype, contender = name.split(" ", 1)
         ours = contender == OURS
         narrow = "float32" if dtype == "float32" else "bfloat16"
+        bound = floor(case, contenders.count, contenders.bytes[dtype], dtype, ceilings)
+        peak = peak_mb(contenders.run[name], warm=True)
         row: dict[str, object] = {
             "V": case.V,
             "H": case.H,
@@ -251,9 +269,13 @@ def measure(case: Case, setting: Setting) -> list[dict[str, object]]:
             "speedup_nn": rate / best(plain, "float32"),
             "speedup_same_dtype": rate / best(peers, narrow),
             "mark": case.marks.get(dtype, "") if ours else "",
+            "roofline_ms": bound * 1e3,
+            "roofline": bound * rate / work,
+            "peak_mb": "" if peak is None else peak,
         }
         here = [statistics.median(times[n]) / 10 for n in reading.get(dtype, ())] if ours else []
         rows.append(row | streaming(contenders, dtype, rate, here))
+    torch._dynamo.reset()  # the next case compiles the same functions anew
     return rows
 
 
@@ -313,7 +335,7 @@ def main(argv: list[str] | None = None) -> int:
         help="torch.compile is a peer, too; default: unless --quick, for it takes minutes",
     )
     options = parser.parse_args(argv)
-    torch.set_num_threads(options.threads)
+    ceilings = begin("decode", options)
     wanted = not options.quick if options.compile is None else options.compile
     setting = Setting(options.quick, wanted)
     if not setting.compile:
@@ -322,7 +344,7 @@ def main(argv: list[str] | None = None) -> int:
     print("speed-ups: over torch.nn in float32; over the best float32 peer; over that of the dtype")
     rows: list[dict[str, object]] = []
     for case in cases:
-        measured = measure(case, setting)
+        measured = measure(case, setting, ceilings)
         show(measured)
         rows += measured
     where = environment()

@@ -10,7 +10,7 @@
 #include <memory>
 #include <thread>
 #include <vector>
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) || defined(__AVX512VNNI__)
 #include <immintrin.h>
 #endif
 
@@ -89,6 +89,18 @@ void multiply_add_bf16(long passes) {
 }
 #endif
 
+#if defined(__AVX512VNNI__)
+void multiply_add_int8(long passes) {
+  __m512i sums[kChains], x = _mm512_set1_epi32(sink == 0 ? 0x01010101 : 0);
+  for (int chain = 0; chain < kChains; ++chain) sums[chain] = _mm512_set1_epi32(chain);
+  for (long pass = 0; pass < 1000 * passes; ++pass)
+    for (int chain = 0; chain < kChains; ++chain)
+      sums[chain] = _mm512_dpbusd_epi32(sums[chain], x, x);
+  for (int chain = 1; chain < kChains; ++chain) sums[0] = _mm512_add_epi32(sums[0], sums[chain]);
+  sink = float(_mm512_cvtsi512_si32(sums[0])) * 0;
+}
+#endif
+
 void read(const Vector* from, std::size_t count, long passes) {
   Vector sums[8] = {};
   for (long pass = 0; pass < passes; ++pass)
@@ -107,15 +119,20 @@ using Buffer = std::unique_ptr<void, Free>;
 
 extern "C" {
 
-// Operations a second (two a multiply-add); 0 where the processor has no instruction for it.
-double peak_rate(int bf16, int threads, double seconds) {
+// Operations a second (two a multiply-add) on elements of so many bytes: float32, bfloat16, int8.
+// 0 where the processor has no instruction for it.
+double peak_rate(int bytes, int threads, double seconds) {
   double work = 2000.0 * kChains * kLanes;
-  if (!bf16) return best_rate(threads, seconds, work, [](int, long n) { multiply_add(n); });
+  if (bytes == 4) return best_rate(threads, seconds, work, [](int, long n) { multiply_add(n); });
 #if defined(__AVX512BF16__)
-  return best_rate(threads, seconds, 2 * work, [](int, long n) { multiply_add_bf16(n); });
-#else
-  return 0;
+  if (bytes == 2)
+    return best_rate(threads, seconds, 2 * work, [](int, long n) { multiply_add_bf16(n); });
 #endif
+#if defined(__AVX512VNNI__)
+  if (bytes == 1)
+    return best_rate(threads, seconds, 4 * work, [](int, long n) { multiply_add_int8(n); });
+#endif
+  return 0;
 }
 
 // Bytes a second, those read and those written; each thread has a working set of `bytes`.

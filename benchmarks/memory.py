@@ -15,11 +15,15 @@ from pathlib import Path
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def peak_mb(run: Callable[[], object]) -> float | None:
-    """Megabytes (10**6 bytes); None where the system does not tell. The result is part of it."""
+def peak_mb(run: Callable[[], object], *, warm: bool = False) -> float | None:
+    """Megabytes (10**6 bytes); None where the system does not tell. The result is part of it.
+
+    warm: it has just run, and what is made once is there.
+    """
     try:
         trim = ctypes.CDLL(None).malloc_trim
-        run()  # what is made once is no part of a call
+        if not warm:
+            run()  # what is made once is no part of a call
         trim(0)
         CLEAR.write_text("5", encoding="utf-8")
         before = _resident("VmRSS")

@@ -30,7 +30,7 @@ CEILINGS = ceilings.Ceilings(
     2,
     (ceilings.Level("DRAM", math.inf, 1e9, 2e9),),
     {"float32": 1e9, "bfloat16": 2e9},
-    {"float32": 0.0, "bfloat16": 0.0},
+    dict.fromkeys(ceilings.DTYPES, 0.0),
 )
 SIZES = [
     Case("sequence", cell, dtype, 6, 3, 8) for cell in ("LSTM", "GRU") for dtype in common.ROUNDING

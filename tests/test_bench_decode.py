@@ -9,13 +9,19 @@ import math
 import pytest
 import torch
 
-from benchmarks import bench_decode, decode_peers, table, timing
+from benchmarks import bench_decode, ceilings, decode_peers, table, timing
 from benchmarks.bench_decode import Case
 
 CASES = (
     Case(300, 32, 1, 8, marks={"float32": 1e-9}),
     Case(97, 24, 3, 6, marks={"int8": 10**9}),
     Case(300, 32, 3, 6, beams=4),
+)
+CEILINGS = ceilings.Ceilings(
+    2,
+    (ceilings.Level("DRAM", math.inf, 1e9, 2e9),),
+    {"float32": 1e9, "bfloat16": 2e9},
+    dict.fromkeys(ceilings.DTYPES, 0.0),
 )
 PEERS = {
     (1, 1): {"torch", "torch, addmv"},
@@ -29,6 +35,7 @@ def results(tmp_path, monkeypatch):
     threads = torch.get_num_threads()
     monkeypatch.setenv("SEQ2SEQ_EXT_RESULTS", str(tmp_path))
     monkeypatch.setattr(bench_decode, "CASES", CASES)
+    monkeypatch.setattr(ceilings, "measure", lambda seconds: CEILINGS)
     once = functools.partial(timing.interleaved, pause=0, lead=0, block=0)
     monkeypatch.setattr(bench_decode, "interleaved", once)
     yield tmp_path
@@ -54,6 +61,7 @@ def test_rows(results, monkeypatch, capsys):
         for r in case:
             streams = B == 1 and r["contender"] == bench_decode.OURS
             names = ["p20_ms", "median_ms", "p80_ms", "tokens_per_s", "speedup_same_dtype"]
+            names += ["roofline_ms", "roofline"]
             names += ["weight_mb", "gb_per_s", "read_gb_per_s", "share"] if streams else []
             numbers = [float(r[name]) for name in names]
             assert all(math.isfinite(n) and n > 0 for n in numbers)
@@ -72,6 +80,17 @@ def test_weights_counted_are_those_of_a_step():
     assert found["int8"] == 2 * layers + words * H + 5 * 4 * words
 
 
+def test_roofline_of_a_call():
+    """Two words a source, of products alone; the output layer's are in int8."""
+    case = Case(V=100, H=8, B=3, tokens=2)
+    free = ceilings.Level("any", math.inf, 1e30, 1e30)
+    rates = {"float32": 1.0, "bfloat16": 2.0, "int8": 4.0}
+    found = bench_decode.floor(case, 2, 1, "int8", ceilings.Ceilings(1, (free,), rates, rates))
+    encoder = 30 * 3 * 2 * 4 * 8 * 16 / 2
+    layers = 3 * 2 * (4 * 8 * 24 + 2 * 64 + 2 * 30 * 8) / 2
+    assert found == pytest.approx(encoder + 2 * (layers + 3 * 2 * 100 * 8 / 4))
+
+
 @pytest.mark.parametrize(
     ("case", "function"), [(CASES[1], "pick"), (CASES[2], "extend"), (CASES[2], "extend_flat")]
 )
@@ -84,7 +103,7 @@ def test_contenders_that_disagree_are_refused(results, monkeypatch, case, functi
 
     monkeypatch.setattr(decode_peers.TorchModel, function, wrong)
     with pytest.raises(SystemExit, match="disagrees"):
-        bench_decode.measure(case, bench_decode.Setting(quick=True, compile=False))
+        bench_decode.measure(case, bench_decode.Setting(quick=True, compile=False), CEILINGS)
 
 
 def test_what_does_not_compile_is_left_out(capsys):
