@@ -61,8 +61,9 @@ Decoded tensors_of(const kernels::DecodeResult& found, const DecodeCall& call) {
 
 Decoded backend::decode(const DecodeCall& call) {
   kernels::DecodeResult found;
-  expect_ok(kernels::cpu::decode_sequences(call.model, call.sources, call.options, cpu_runtime(),
-                                           &found));
+  std::vector<kernels::DecodeMember> members{{&call.model, &call.sources}};
+  members.insert(members.end(), call.more.begin(), call.more.end());
+  expect_ok(kernels::cpu::decode_sequences(members, call.options, cpu_runtime(), &found));
   return tensors_of(found, call);
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <tuple>
+#include <vector>
 
 #include "backend.h"
 #include "common/decode.h"
@@ -13,7 +14,8 @@ struct DecodeCall {
   const kernels::DecodeModel& model;
   const kernels::DecodeSources& sources;
   const kernels::DecodeOptions& options;
-  const Tensor& like;  // the embedding
+  const Tensor& like;  // the embedding; of several models that of the widest dtype
+  std::vector<kernels::DecodeMember> more = {};  // beside model and sources; CPU only
 };
 
 // tokens (R, T), lengths (R), log_probs (R, T) state, ranks (R), attentions (R, T, S), hidden (R,

@@ -363,8 +363,82 @@ void set_shortlist(Model& model, const Tensor& shortlist, const OptionalTensor& 
   }
 }
 
+// The other models of an ensemble, each as so many numbers and tensors in the order of Model's and
+// Sources' arguments: cell and context (their places in those lists), input_feeding, additive; how
+// many tensors are layers and attention, whether there is an output_bias; how many are hidden and
+// cells; whether there are keys and values, and a source_context.
+class MoreModels {
+ public:
+  static constexpr int64_t kNumbers = 11;
+
+  MoreModels(const Tensors& tensors, const Integers& layout, const std::vector<double>& scales,
+             const OptionalTensor& tokens, const OptionalTensor& lengths)
+      : tensors_(tensors) {
+    static const char* const kCells[] = {"lstm", "gru", "tanh", "relu"};
+    static const char* const kContexts[] = {"initial_state", "every_step", "attention"};
+    if (layout.size() != kNumbers * scales.size()) {
+      fail("more_layout", std::to_string(layout.size()) + " numbers", kNumbers, " a model");
+    }
+    for (size_t m = 0; m < scales.size(); ++m) {
+      const int64_t* const n = layout.data() + m * kNumbers;
+      if (n[0] < 0 || n[0] > 3 || n[1] < 0 || n[1] > 2) {
+        fail("more_layout", "others", "a cell from 0 to 3 and a context from 0 to 2");
+      }
+      const Tensor embedding = take(1)[0];
+      const Tensors layers = take(n[4]), attention = take(n[5]), output = take(1);
+      models.push_back(std::make_unique<Model>(kCells[n[0]], kContexts[n[1]], n[2] != 0, embedding,
+                                               layers, attention, n[3] != 0, scales[m], output[0],
+                                               maybe(n[6]), tokens));
+      const Tensors hidden = take(n[7]), cells = take(n[8]);
+      const OptionalTensor keys = maybe(n[9]), values = maybe(n[9]);
+      sources.push_back(std::make_unique<Sources>(*models.back(), hidden, cells, keys, values,
+                                                  maybe(n[10]), lengths));
+    }
+    if (next_ != tensors_.size()) {
+      fail("more", std::to_string(tensors_.size()) + " tensors", next_);
+    }
+  }
+
+  // What the first model has, the others have to have.
+  void expect_like(const kernels::DecodeModel& model, const kernels::DecodeSources& first) const {
+    for (size_t m = 0; m < models.size(); ++m) {
+      const auto& other = models[m]->p;
+      if (other.V != model.V || other.num_tokens != model.num_tokens ||
+          sources[m]->p.B != first.B) {
+        fail("more", "others", "models with the first one's words, tokens and rows");
+      }
+    }
+  }
+
+  std::vector<std::unique_ptr<Model>> models;
+  std::vector<std::unique_ptr<Sources>> sources;
+
+ private:
+  Tensors take(int64_t count) {
+    if (count < 0 || next_ + count > tensors_.size()) {
+      fail("more", std::to_string(tensors_.size()) + " tensors", "as many as more_layout says");
+    }
+    const auto first = tensors_.begin() + static_cast<int64_t>(next_);
+    next_ += count;
+    return {first, first + count};
+  }
+  OptionalTensor maybe(int64_t there) {
+    if (there == 0) return std::nullopt;
+    return take(1)[0];
+  }
+
+  const Tensors& tensors_;
+  size_t next_ = 0;
+};
+
 using DecodedAndScores =
     decltype(std::tuple_cat(std::declval<Decoded>(), std::declval<std::tuple<Tensor>>()));
+
+// Among the dtypes of an ensemble's models.
+int width_of(const Tensor& tensor) {
+  const ScalarType type = tensor.scalar_type();
+  return type == ScalarType::Double ? 3 : type == ScalarType::Float ? 2 : 1;
+}
 
 DecodedAndScores decode(const std::string& cell, const std::string& context, bool input_feeding,
                         const Tensor& embedding, const Tensors& layers, const Tensors& attention,
@@ -380,7 +454,8 @@ DecodedAndScores decode(const std::string& cell, const std::string& context, boo
                         const OptionalTensor& row_ids, const OptionalTensor& given,
                         const OptionalTensor& given_lengths, int64_t on_step,
                         const OptionalTensor& shortlist, const OptionalTensor& shortlist_starts,
-                        int64_t go_on) {
+                        int64_t go_on, const Tensors& more_tensors, const Integers& more_layout,
+                        const std::vector<double>& more_scales, bool mean_of_logs) {
   expect_supported_dtype(embedding, "embedding");
   Model model(cell, context, input_feeding, embedding, layers, attention, additive, scale,
               output_weight, output_bias, tokens);
@@ -433,16 +508,34 @@ DecodedAndScores decode(const std::string& cell, const std::string& context, boo
     o.go_on_context = reinterpret_cast<void*>(go_on);
     o.go_on = [](void* function) { return reinterpret_cast<GoOn>(function)(); };
   }
+  const MoreModels more(more_tensors, more_layout, more_scales, tokens, lengths);
+  more.expect_like(model.p, sources.p);
+  if (!more.models.empty() && (!embedding.is_cpu() || o.states)) {
+    fail("more", std::to_string(more.models.size()) + " models",
+         "none on a GPU, and none where states are kept");
+  }
+  o.mean_of_logs = mean_of_logs;
+  const Tensor* like = &model.embedding;
+  std::vector<kernels::DecodeMember> others;
+  for (size_t m = 0; m < more.models.size(); ++m) {
+    others.push_back({&more.models[m]->p, &more.sources[m]->p});
+    const Tensor& other = more.models[m]->embedding;
+    if (width_of(other) > width_of(*like)) like = &other;
+    const bool attends = others.back().model->context == DecodeContext::kAttention;
+    if ((o.attentions || o.coverage_penalty != 0) &&
+        (!attends || others.back().sources->S != sources.p.S)) {
+      fail("more", "others", "models with attention over as many positions");
+    }
+  }
   if (shortlist) set_shortlist(model, *shortlist, shortlist_starts, B, &o);
   Tensor scores = nothing(embedding);
   if (counts[12] != 0) {
     o.make_scores = [&](int64_t T) {
-      scores =
-          allocate(embedding, {B * o.results, T, num_tokens}, state_type(embedding.scalar_type()));
+      scores = allocate(*like, {B * o.results, T, num_tokens}, state_type(like->scalar_type()));
       return scores.mutable_data_ptr();
     };
   }
-  const Decoded found = backend::decode({model.p, sources.p, o, model.embedding});
+  const Decoded found = backend::decode({model.p, sources.p, o, *like, others});
   return std::tuple_cat(found, std::make_tuple(scores));
 }
 

@@ -66,7 +66,8 @@ REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
       "Tensor? source_context, Tensor? lengths, str mode, int[] counts, float[] numbers, "
       "int[] eos, int[] banned, int[] phrases, Tensor? allowed, Tensor? prefix, Tensor? row_ids, "
       "Tensor? given, Tensor? given_lengths, int on_step, Tensor? shortlist, "
-      "Tensor? shortlist_starts, int go_on) -> (Tensor tokens, Tensor lengths, Tensor log_probs, "
+      "Tensor? shortlist_starts, int go_on, Tensor[] more, int[] more_layout, float[] more_scales, "
+      "bool mean_of_logs) -> (Tensor tokens, Tensor lengths, Tensor log_probs, "
       "Tensor ranks, Tensor attentions, Tensor hidden, Tensor contexts, Tensor undefined, "
       "Tensor scores)");
   m.def("linear_rows(Tensor x, Tensor weight, Tensor? bias, bool tanh) -> Tensor");  // CPU

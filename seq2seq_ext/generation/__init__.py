@@ -29,12 +29,13 @@ library runs. `beam_scores` are the ranks.
 (CPU library loaded); nothing on the way adds up in an order that depends on the batch.
 
 **What runs.** One native call decodes the whole batch (`native.Decode.takes` says which calls it
-serves; on a GPU none with a callback, output_scores, or shortlists of the rows' own); the loop in
-Python does the rest, and is its oracle. Both give the same tokens and the same bits, but for
-`beam_scores` after a repetition penalty (1e-6), and for a draw of the whole vocabulary (top_k 0,
-top_p 1, no min_p), whose noise the kernel computes in the weights' dtype: two tokens closer than
-its rounding may be drawn in either's place. On a GPU top_p's sums are made in another order, which
-may move its edge by one token where it is met to the last bits.
+serves; on a GPU of one model, and none with a callback, output_scores, or shortlists of the rows'
+own). The loop in Python does the rest (a model in more than one dtype, autocast, a decoder with a
+step of its own), and is the oracle of the other. Both give the same tokens and the same bits, but
+for `beam_scores` after a repetition penalty (1e-6), and for a draw of the whole vocabulary from one
+model (top_k 0, top_p 1, no min_p), whose noise the kernel computes in the weights' dtype: two
+tokens closer than its rounding may be drawn in either's place. On a GPU top_p's sums are made in
+another order, which may move its edge by one token where it is met to the last bits.
 
 **Random numbers** are a function of (seed, row, step, token): `row` is the row's number in the
 batch, or what row_ids says, and the sample's number. Give a sentence the same row_ids and seed, and
@@ -45,7 +46,7 @@ its samples are the same in any batch.
 | | |
 |---|---|
 | a row's logits hold a NaN or an infinity, or nothing but -inf | ValueError, with row and step |
-| every token is banned at some step | the row ends there, with no end-of-sequence token |
+| every token is banned at some step, or has no probability | the row ends there, without an end |
 | a row's allowed_tokens are empty, bans of all rows leave nothing | ValueError |
 | fewer tokens than beams | beams stay empty; missing hypotheses: length 0, scores -inf |
 | end-of-sequence first | length 1: it counts as a token |

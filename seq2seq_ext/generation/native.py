@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ _DTYPES = {
     "cpu": (torch.float32, torch.float64, torch.bfloat16),
     "cuda": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
 }
+_CELLS, _CONTEXTS = ("lstm", "gru", "tanh", "relu"), ("initial_state", "every_step", "attention")
 _EARLY_STOPPING = {False: 0, True: 1, "never": 2}
 
 _enabled: contextvars.ContextVar[bool] = contextvars.ContextVar("native_decoding", default=True)
@@ -49,7 +50,7 @@ class Decode:
 
     def __init__(self, predictor: Predictor, config: GenerationConfig) -> None:
         self.predictor, self.config = predictor, config
-        [self.decoder] = predictor.decoders
+        self.decoder = predictor.decoders[0]
 
     @staticmethod
     def takes(
@@ -57,19 +58,18 @@ class Decode:
         config: GenerationConfig,
         callback: Callback | None = None,
     ) -> bool:
-        """Whether the op serves this call: one model, in one dtype throughout. On a GPU less: see
-        `_on_gpu`."""
+        """Whether the op serves this call: models in one dtype throughout, each in its own. On a
+        GPU less: see `_on_gpu`."""
         device = predictor.device.type
-        if not _enabled.get() or len(predictor.decoders) != 1 or device not in _DTYPES:
+        if not _enabled.get() or device not in _DTYPES:
             return False
-        [decoder] = predictor.decoders
-        dtypes = {parameter.dtype for parameter in decoder.parameters()}
         return (
             _backend.problem_of(predictor.device) is None
-            and len(dtypes | {predictor.outputs[0][0].dtype}) == 1
-            and next(iter(dtypes)) in _DTYPES[device]
             and not torch.is_autocast_enabled(device)
-            and _is_plain(decoder)
+            and all(
+                _is_plain(decoder) and _dtype_of(decoder, output) in _DTYPES[device]
+                for decoder, output in zip(predictor.decoders, predictor.outputs, strict=True)
+            )
             and (device == "cpu" or _on_gpu(predictor, config, callback))
         )
 
@@ -172,19 +172,17 @@ class Decode:
         teller: Teller | None = None,
     ) -> tuple[Tensor, ...]:
         """tokens, lengths, log_probs, ranks, attentions, hidden, contexts, scores."""
-        [memory], [state] = running.memories, running.states
-        attention = memory.attention
+        first, *others = (self._model(i) for i in range(len(self.predictor.decoders)))
+        fed, *more_fed = (self._fed(i, running) for i in range(len(self.predictor.decoders)))
         # Without attention the op does not need to know where a source ends.
+        attends = any(decoder.attention is not None for decoder in self.predictor.decoders)
         counts, numbers = self._numbers(mode, seed, attentions)
         watch = Watch()
         arguments = (
-            *self._model(),
-            list(state.hidden),
-            [] if state.cell is None else list(state.cell),
-            None if attention is None else attention.keys,
-            None if attention is None else attention.values,
-            memory.context if self.decoder.context == "every_step" else None,
-            lengths if attention is not None else None,
+            *first,
+            *self._words(),
+            *fed,
+            lengths if attends else None,
             mode,
             counts,
             numbers,
@@ -199,6 +197,8 @@ class Decode:
             0 if teller is None else teller.address,
             *self._shortlists(lengths.device),
             watch.address,
+            *_more_models(others, more_fed),
+            self.predictor.combine == "log_probabilities",
         )
         try:
             *found, undefined, scores = ops.kernels.decode(*arguments)
@@ -215,9 +215,8 @@ class Decode:
             )
         return (*found, scores)
 
-    def _model(self) -> tuple[Any, ...]:
-        """The op's arguments from `cell` to `screen_numbers`."""
-        decoder = self.decoder
+    def _model(self, index: int) -> _Model:
+        decoder = self.predictor.decoders[index]
         layers = [
             w for layer in range(decoder.num_layers) for w in decoder.rnn.layer_weights(layer)
         ]
@@ -230,11 +229,8 @@ class Decode:
                 attention.append(decoder.attention.query.weight)
             if additive:
                 attention.append(decoder.attention.v)
-        prepared = self.predictor.prepared[0]
-        screen = None if prepared is None or self.predictor.common is not None else prepared.screen
-        cell = decoder.rnn.nonlinearity if decoder.cell == "rnn" else decoder.cell
-        return (
-            cell,
+        return _Model(
+            decoder.rnn.nonlinearity if decoder.cell == "rnn" else decoder.cell,
             decoder.context,
             decoder.input_feeding,
             decoder.embedding.weight,
@@ -242,10 +238,25 @@ class Decode:
             attention,
             additive,
             scale,
-            *self.predictor.outputs[0],
-            self.predictor.common,
-            None if screen is None else screen.panels,
-            None if screen is None else screen.numbers,
+            *self.predictor.outputs[index],
+        )
+
+    def _words(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The op's arguments from `tokens` to `screen_numbers`."""
+        prepared, common = self.predictor.prepared[0], self.predictor.common
+        if prepared is None or prepared.screen is None or common is not None:
+            return common, None, None
+        return None, prepared.screen.panels, prepared.screen.numbers
+
+    def _fed(self, index: int, running: Running) -> _Fed:
+        memory, state = running.memories[index], running.states[index]
+        decoder, attention = self.predictor.decoders[index], memory.attention
+        return _Fed(
+            list(state.hidden),
+            [] if state.cell is None else list(state.cell),
+            None if attention is None else attention.keys,
+            None if attention is None else attention.values,
+            memory.context if decoder.context == "every_step" else None,
         )
 
     def _numbers(self, mode: str, seed: int, attentions: bool) -> tuple[list[int], list[float]]:
@@ -295,10 +306,64 @@ class Decode:
         return [number for word in phrases for number in (len(word), *word)]
 
 
+class _Model(NamedTuple):
+    """A model's arguments of the op, in its order."""
+
+    cell: str
+    context: str
+    input_feeding: bool
+    embedding: Tensor
+    layers: list[Tensor]
+    attention: list[Tensor]
+    additive: bool
+    scale: float
+    output_weight: Tensor
+    output_bias: Tensor | None
+
+
+class _Fed(NamedTuple):
+    """What a model is fed of its sources: the op's arguments in its order."""
+
+    hidden: list[Tensor]
+    cells: list[Tensor]
+    keys: Tensor | None
+    values: Tensor | None
+    source_context: Tensor | None
+
+
+def _more_models(
+    models: Sequence[_Model], fed: Sequence[_Fed]
+) -> tuple[list[Tensor], list[int], list[float]]:
+    """The op's `more`, `more_layout` and `more_scales`."""
+    tensors: list[Tensor | None] = []
+    layout = []
+    for model, own in zip(models, fed, strict=True):
+        layout += [_CELLS.index(model.cell), _CONTEXTS.index(model.context)]
+        layout += [int(model.input_feeding), int(model.additive)]
+        layout += [len(model.layers), len(model.attention), int(model.output_bias is not None)]
+        layout += [len(own.hidden), len(own.cells), int(own.keys is not None)]
+        layout += [int(own.source_context is not None)]
+        tensors += [model.embedding, *model.layers, *model.attention]
+        tensors += [model.output_weight, model.output_bias, *own.hidden, *own.cells]
+        tensors += [own.keys, own.values, own.source_context]
+    return [t for t in tensors if t is not None], layout, [model.scale for model in models]
+
+
 def _on_gpu(predictor: Predictor, config: GenerationConfig, callback: Callback | None) -> bool:
     """Whether the loop on a GPU takes it. For a callback the host would have to wait for each step,
     while the device is several ahead of it."""
-    return callback is None and predictor.by_source is None and not config.output_scores
+    return (
+        callback is None
+        and len(predictor.decoders) == 1
+        and predictor.by_source is None
+        and not config.output_scores
+    )
+
+
+def _dtype_of(decoder: torch.nn.Module, output: tuple[Tensor, Tensor]) -> torch.dtype | None:
+    """The one of all weights that decoding reads; None: there are several."""
+    dtypes = {parameter.dtype for parameter in decoder.parameters()} | {output[0].dtype}
+    return dtypes.pop() if len(dtypes) == 1 else None
 
 
 def _is_plain(decoder: torch.nn.Module) -> bool:

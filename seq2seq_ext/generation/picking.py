@@ -53,6 +53,8 @@ class Picking:
         stuck = scores == -math.inf
         self.lengths += ~(self.done | stuck)
         self.done |= processors.is_one_of(tokens, self.eos) | stuck
+        if step + 1 == self.config.max_new_tokens:
+            self.done.fill_(True)
         return Choice(tokens, log_probs, None)
 
     def _draw(self, step: int, candidates: Candidates) -> Tensor:

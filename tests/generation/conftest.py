@@ -9,8 +9,14 @@ from seq2seq_ext import backend_info
 from seq2seq_ext.generation import native
 
 # These look at parts of the loop in Python, or at what the loop in C++ leaves to it.
-ONCE = {"test_config", "test_ensemble", "test_processors", "test_proposals"}
-ONCE |= {"test_native", "test_native_words", "test_native_limits", "test_decode_op"}
+ONCE = {"test_config", "test_processors", "test_proposals"}
+ONCE |= {
+    "test_native",
+    "test_native_words",
+    "test_native_ensemble",
+    "test_native_limits",
+    "test_decode_op",
+}
 
 
 def pytest_generate_tests(metafunc):

@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from seq2seq_ext.generation import native
+from seq2seq_ext.generation import Ensemble, native
 
 from .models import ALL_KINDS, make
 
@@ -88,6 +88,8 @@ def run(sentences, seed=0, every=100, largest=400):
         for i, kind in enumerate(ALL_KINDS)
         for dtype in DTYPES
     ]
+    for combine in ("probabilities", "log_probabilities"):
+        models.append(Ensemble(rng.sample(models[: 2 * len(ALL_KINDS)], 2), combine=combine))
     done = checked = tokens = 0
     differences, warm, start = [], 0, time.perf_counter()
     while done < sentences:

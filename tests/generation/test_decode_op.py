@@ -44,6 +44,10 @@ def op_arguments(**changes):
         "shortlist": None,
         "shortlist_starts": None,
         "go_on": 0,
+        "more": [],
+        "more_layout": [],
+        "more_scales": [],
+        "mean_of_logs": False,
     }
     assert set(changes) <= set(arguments)
     return list({**arguments, **changes}.values())
@@ -51,6 +55,25 @@ def op_arguments(**changes):
 
 def lists(ids, starts):
     return {"shortlist": torch.tensor(ids), "shortlist_starts": torch.tensor(starts)}
+
+
+def another(V=11, B=2, **changes):
+    """A model of an ensemble: an RNN that gets its source at every step."""
+    E, H, C = 2, 3, 4
+    tensors = [torch.randn(11, E), torch.randn(H, E + C), torch.randn(H, H), torch.randn(V, H)]
+    tensors += [torch.randn(B, H), torch.randn(B, C)]
+    made = {
+        "more": tensors,
+        "more_layout": [2, 1, 0, 0, 2, 0, 0, 1, 0, 0, 1],
+        "more_scales": [1.0],
+    }
+    return {**made, **changes}
+
+
+def test_the_op_runs_several_models():
+    found = torch.ops.seq2seq_ext.decode(*op_arguments(**another()))
+    alone = torch.ops.seq2seq_ext.decode(*op_arguments())
+    assert not torch.equal(found[2][:, 0], alone[2][:, 0])
 
 
 def test_the_op_runs():
@@ -94,6 +117,22 @@ def test_the_op_runs():
         ({"row_ids": torch.arange(3)}, "row_ids: expected shape"),
         ({"mode": "given"}, "given: expected"),
         ({"screen": torch.zeros(6, 2, 16, 4).byte()}, "screen_numbers: expected"),
+        (another(more_layout=[2]), "more_layout: expected 11 a model"),
+        (another(more_layout=[4, *[0] * 10]), "more_layout: expected a cell from 0 to 3"),
+        (another(more_layout=[2, 1, 0, 0, 9, *[0] * 6]), "more: expected as many as more_layout"),
+        (another(more_layout=[2, 1, 0, 0, -1, *[0] * 6]), "more: expected as many as more_layout"),
+        (another(more_layout=[2, 1, 0, 0, 2, 0, 0, 0, 0, 0, 1]), "hidden: expected 1"),
+        (another(V=10), "more: expected models with the first one's words"),
+        (another(B=3), "more: expected models with the first one's words, tokens and rows"),
+        (another(more=[*another()["more"], torch.zeros(1)]), "more: expected 6, got 7 tensors"),
+        (
+            {**another(), "counts": [1, 1, 4, 0, 1, 0, 0, 0, 0, 1, 0, 1, 0]},
+            "more: expected none on a GPU, and none where states are kept",
+        ),
+        (
+            {**another(), "counts": [1, 1, 4, 0, 1, 0, 0, 0, 0, 1, 1, 0, 0]},
+            "more: expected models with attention over as many positions",
+        ),
         ({"shortlist": torch.arange(4)}, "shortlist_starts: expected a tensor"),
         (lists([1, 2, 3, 4], [0, 2]), r"shortlist_starts: expected shape \(3"),
         (lists([1, 2, 3, 4], [0, 2, 5]), "shortlist_starts: expected ascending numbers"),

@@ -268,3 +268,18 @@ def test_context_without_attention():
     src, lengths = sources()
     with pytest.raises(ValueError, match="coverage_penalty needs a decoder with context"):
         model.generate(src, lengths, num_beams=2, coverage_penalty=0.2)
+
+
+@every_mode
+def test_a_forced_token_that_the_model_excludes(mode):
+    """Its logit is -inf: nothing is left, and the row ends."""
+    model = make()
+    src, lengths = sources(3)
+    with torch.no_grad():
+        model.decoder.output.bias[9] = -torch.inf
+    options = {"prefix_tokens": [[9], [11, 9], [12]], "max_new_tokens": 4, **mode}
+    out = model.generate(src, lengths, return_dict_in_generate=True, eos_token_id=2, **options)
+    count = len(out.lengths) // 3
+    assert not out.lengths[:count].any()
+    assert (out.lengths[count : 2 * count].max(), out.lengths[2 * count :].max()) == (1, 4)
+    assert not (out.sequences == 9).any()

@@ -69,6 +69,12 @@ struct DecodeSources {
   const void* const* cells = nullptr;  // (L) pointers to (B, H) state; LSTM only
 };
 
+// One of several models that decode as one. They share words, tokens, B, S and lengths. CPU only.
+struct DecodeMember {
+  const DecodeModel* model;
+  const DecodeSources* sources;
+};
+
 enum class DecodeMode : int { kGreedy, kSample, kBeam, kGiven };
 
 // One step of all sources.
@@ -86,7 +92,8 @@ struct DecodeOptions {
   int64_t results = 1;  // of a source: kBeam: the n best; else K
   int64_t max_new_tokens = 1, min_new_tokens = 0;
   int64_t start_token = 0;
-  std::vector<int64_t> eos;  // ascending
+  std::vector<int64_t> eos;   // ascending
+  bool mean_of_logs = false;  // of several models: of log-probabilities, not of probabilities
 
   // Bans and penalties.
   std::vector<int64_t> banned;                // ascending tokens that no row may choose

@@ -247,6 +247,7 @@ class VocabPart final : public decode::VocabPart {
     out.finite = all.sum > T(0);  // else: a NaN, a +inf, or nothing but -inf
     const double log_sum = std::log(static_cast<double>(all.sum));
     if (params.all) to_log_probs(b, all.max, out.finite ? log_sum : std::nan(""));
+    if (params.all) partitions[b] = all.max + log_sum;
     if (!out.finite) return;
     const RowConstraints* c = constraints(b);
     if (c != nullptr && c->forced >= 0) {
@@ -287,7 +288,7 @@ class VocabPart final : public decode::VocabPart {
     for (; count < out->count; ++count) {
       const T value = values_[at + count];
       const int64_t word = indices_[at + count];
-      if (value == -std::numeric_limits<T>::infinity() && !(c != nullptr && c->forced >= 0)) break;
+      if (value == -std::numeric_limits<T>::infinity() && params.task != VocabTask::kForced) break;
       const decode::Scored scored =
           decode::scored<T>(word, value, max, log_sum, c, params.repetition_penalty);
       tokens_[at + count] = named == nullptr ? word : named[word];

@@ -9,10 +9,10 @@
 #include <stdexcept>
 #include <string>
 
+#include "cpu/decode/models.h"
 #include "cpu/decode/plan.h"
 #include "cpu/decode/report.h"
 #include "cpu/decode/scores.h"
-#include "cpu/decode/stack.h"
 #include "cpu/decode/trace.h"
 
 namespace seq2seq_ext::kernels::cpu {
@@ -29,19 +29,19 @@ struct Row {
 
 class Engine {
  public:
-  Engine(const DecodeModel& model, const DecodeSources& sources, const DecodeOptions& options,
+  Engine(const std::vector<DecodeMember>& members, const DecodeOptions& options,
          const KernelTable& kernels, const Runtime& runtime)
-      : model_(model),
-        sources_(sources),
-        plan_(model, sources, options),
+      : plan_(members, options),
+        model_(plan_.model),
+        sources_(plan_.sources),
         options_(plan_.options),
+        state_(state_of(members)),
         task_(plan_.task),
         strategy_(make_strategy(options_, units(), plan_.words)),
-        constraints_(options_, sources.B, model.V, model.tokens),
+        constraints_(options_, sources_.B, model_.V, model_.tokens),
         rows_most_(rows()),
-        threads_(threads(runtime)),
-        stack_(model, sources, kernels, rows_most_),
-        vocab_(make_vocab(kernels)),
+        threads_(threads(members, runtime)),
+        models_(members, plan_, kernels, threads_),
         place_(options_.slots),
         from_(rows_most_),
         source_(rows_most_),
@@ -49,7 +49,7 @@ class Engine {
         lists_(options_.shortlist == nullptr ? 0 : rows_most_),
         row_constraints_(rows_most_),
         constraint_pointers_(rows_most_, nullptr),
-        report_(options_, sources.B),
+        report_(options_, sources_.B),
         choosers_(threads_),
         traces_(plan_.units) {
     rows_.reserve(rows_most_);
@@ -59,12 +59,12 @@ class Engine {
       chooser.weights.resize(options_.slots);
     }
     if (options_.coverage_penalty != 0 && options_.mode == DecodeMode::kBeam) {
-      wide_weights_.resize(rows_most_ * sources.S);
+      wide_weights_.resize(rows_most_ * sources_.S);
     }
-    kept_.S = options_.attentions ? sources.S : 0;
-    kept_.P = options_.states ? model.P : 0;
-    kept_.C = options_.states && model.context == DecodeContext::kAttention ? model.C : 0;
-    kept_.score_bytes = options_.make_scores ? model.num_tokens * size_of(state_) : 0;
+    kept_.S = options_.attentions ? sources_.S : 0;
+    kept_.P = options_.states ? model_.P : 0;
+    kept_.C = options_.states && model_.context == DecodeContext::kAttention ? model_.C : 0;
+    kept_.score_bytes = options_.make_scores ? model_.num_tokens * size_of(state_) : 0;
   }
 
   Status run(const Runtime& runtime, DecodeResult* result) {
@@ -92,16 +92,17 @@ class Engine {
     return plan_.rows;
   }
 
-  int threads(const Runtime& runtime) const {
-    const int64_t work = plan_.words * model_.P + Stack::work(model_, sources_);
-    const int64_t useful = rows_most_ * work / kMinWorkPerThread;
+  int threads(const std::vector<DecodeMember>& members, const Runtime& runtime) const {
+    const int64_t useful = rows_most_ * Models::work(members, plan_.words) / kMinWorkPerThread;
     return static_cast<int>(std::clamp<int64_t>(useful, 1, runtime.num_threads));
   }
 
-  VocabPart* make_vocab(const KernelTable& kernels) const {
-    const VocabPartParams v = plan_.vocab();
-    return plan_.screened() ? kernels.make_vocab_screen(v, threads_)
-                            : kernels.make_vocab_part(v, threads_);
+  // Of log-probabilities: the widest of the models'.
+  static DType state_of(const std::vector<DecodeMember>& members) {
+    const bool wide = std::any_of(members.begin(), members.end(), [](const DecodeMember& member) {
+      return member.model->dtype == DType::kFloat64;
+    });
+    return wide ? DType::kFloat64 : DType::kFloat32;
   }
 
   // -- the loop ----------------------------------------------------------------------------------
@@ -116,8 +117,8 @@ class Engine {
       if (rows_.empty()) return;
       guarded([&] { gather(member); });
       member.barrier->wait();
-      stack_.run(member);
-      guarded([&] { vocab_->run(member); });
+      models_.run_layers(member);
+      guarded([&] { models_.run_vocab(member); });
       member.barrier->wait();
       guarded([&] { choose(member); });
       member.barrier->wait();
@@ -140,7 +141,7 @@ class Engine {
       throw std::runtime_error("decode: stopped by on_step");
     }
     if (!goes_on()) throw std::runtime_error("decode: stopped by go_on");
-    stack_.begin_step();
+    models_.begin_step();
     rows_.swap(before_);
     rows_.clear();
     if (failed_) return;
@@ -193,7 +194,7 @@ class Engine {
     trace.begin(options_.slots, constraints_.needs_history(), kept_.S + kept_.P + kept_.C,
                 kept_.score_bytes);
     strategy_->begin(source, trace.last());
-    stack_.enter(plan_.source(source), place);
+    models_.enter(plan_.source(source), place);
     bool any = false;
     for (int64_t slot = 0; slot < options_.slots; ++slot) {
       if (!trace.last()[slot].live) continue;
@@ -205,13 +206,10 @@ class Engine {
   }
 
   void point_parts() {
-    stack_.set_rows(static_cast<int64_t>(rows_.size()), from_.data(), source_.data());
-    vocab_->params.B = static_cast<int64_t>(rows_.size());
-    vocab_->params.features = stack_.features();
-    vocab_->params.keys = keys_.data();
-    vocab_->params.lists = lists_.empty() ? nullptr : lists_.data();
     const bool constrained = constraints_.any() || task_ == VocabTask::kForced;
-    vocab_->params.constraints = constrained ? constraint_pointers_.data() : nullptr;
+    models_.set_rows({static_cast<int64_t>(rows_.size()), from_.data(), source_.data(),
+                      keys_.data(), lists_.empty() ? nullptr : lists_.data(),
+                      constrained ? constraint_pointers_.data() : nullptr});
   }
 
   // What the layers read, and what each row may choose.
@@ -221,7 +219,7 @@ class Engine {
       const Row& row = rows_[i];
       const Trace& trace = traces_[row.source];
       const int64_t step = trace.step();
-      stack_.gather(i, step == 0 ? options_.start_token : trace.last()[row.slot].token);
+      models_.gather(i, step == 0 ? options_.start_token : trace.last()[row.slot].token);
       constrain(i, step, trace);
       if (task_ == VocabTask::kDraw) {
         const int64_t id = options_.row_ids == nullptr ? row.source : options_.row_ids[row.source];
@@ -278,14 +276,14 @@ class Engine {
     std::fill(weights.begin(), weights.end(), nullptr);
     for (int64_t i = first; i < end; ++i) {
       const int64_t slot = rows_[i].slot;
-      Candidates& found = vocab_->candidates[i];
+      Candidates& found = models_.vocab().candidates[i];
       if (rows_[i].given && found.finite) found = outside();
       if (!found.finite) trace.note_undefined(slot);
       candidates[slot] = &found;
       keep_extras(i, trace.extras(slot));
       if (kept_.score_bytes > 0) keep_scores_of(i, trace.scores(slot));
       if (!wide_weights_.empty()) {
-        stack_.copy_weights(i, wide_weights_.data() + i * sources_.S);
+        models_.copy_weights(i, wide_weights_.data() + i * sources_.S);
         weights[slot] = wide_weights_.data() + i * sources_.S;
       }
     }
@@ -302,15 +300,16 @@ class Engine {
 
   // In the order in which `assemble` takes them.
   void keep_extras(int64_t row, double* to) const {
-    if (kept_.S > 0) stack_.copy_weights(row, to);
-    if (kept_.P > 0) stack_.copy_hidden(row, to + kept_.S);
-    if (kept_.C > 0) stack_.copy_context(row, to + kept_.S + kept_.P);
+    if (kept_.S > 0) models_.copy_weights(row, to);
+    if (kept_.P > 0) models_.copy_hidden(row, to + kept_.S);
+    if (kept_.C > 0) models_.copy_context(row, to + kept_.S + kept_.P);
   }
 
-  void keep_scores_of(int64_t i, void* to) const {
+  void keep_scores_of(int64_t i, void* to) {
     const WordList words = lists_.empty() ? WordList{model_.tokens, model_.V} : lists_[i];
-    const char* all = static_cast<const char*>(vocab_->log_probs);
-    keep_scores(state_, all + i * vocab_->log_probs_stride * size_of(state_), words,
+    const VocabPart& vocab = models_.vocab();
+    const char* all = static_cast<const char*>(vocab.log_probs);
+    keep_scores(state_, all + i * vocab.log_probs_stride * size_of(state_), words,
                 constraint_pointers_[i], model_.num_tokens, to);
   }
 
@@ -328,18 +327,17 @@ class Engine {
     traces_[source].release();
   }
 
-  const DecodeModel& model_;
-  const DecodeSources& sources_;
   Plan plan_;
+  const DecodeModel& model_;      // the first, if there are several
+  const DecodeSources& sources_;  // its
   const DecodeOptions& options_;  // of a unit
+  const DType state_;
   const VocabTask task_;
-  const DType state_ = model_.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   const std::unique_ptr<Strategy> strategy_;
   const Constraints constraints_;
   const int64_t rows_most_;
   const int threads_;
-  Stack stack_;
-  const std::unique_ptr<VocabPart> vocab_;
+  Models models_;
 
   std::vector<Row> rows_;               // in flight, a source's together and by ascending slot
   std::vector<Row> before_;             // those of the step before
@@ -363,17 +361,18 @@ class Engine {
 }  // namespace
 }  // namespace decode
 
-Status decode_sequences(const DecodeModel& model, const DecodeSources& sources,
-                        const DecodeOptions& options, const Runtime& runtime,
-                        DecodeResult* result) {
+Status decode_sequences(const std::vector<DecodeMember>& members, const DecodeOptions& options,
+                        const Runtime& runtime, DecodeResult* result) {
   std::string error;
   const KernelTable* kernels = kernel_table(&error);
   if (kernels == nullptr) return Status::invalid(error);
-  if (model.dtype == DType::kFloat16) {
-    return Status::invalid("decode: expected float32, float64 or bfloat16");
+  for (const DecodeMember& member : members) {
+    if (member.model->dtype == DType::kFloat16) {
+      return Status::invalid("decode: expected float32, float64 or bfloat16");
+    }
   }
   try {
-    return decode::Engine(model, sources, options, *kernels, runtime).run(runtime, result);
+    return decode::Engine(members, options, *kernels, runtime).run(runtime, result);
   } catch (const std::exception& e) {  // out of memory
     return Status::invalid(e.what());
   }

@@ -4,14 +4,22 @@
 // neither.
 #pragma once
 
+#include <vector>
+
 #include "common/decode.h"
 #include "common/runtime.h"
 #include "common/status.h"
 
 namespace seq2seq_ext::kernels::cpu {
 
-// Sources are decoded whole. Reentrant.
-Status decode_sequences(const DecodeModel& model, const DecodeSources& sources,
-                        const DecodeOptions& options, const Runtime& runtime, DecodeResult* result);
+// Sources are decoded whole, by one model or several. Reentrant.
+Status decode_sequences(const std::vector<DecodeMember>& members, const DecodeOptions& options,
+                        const Runtime& runtime, DecodeResult* result);
+
+inline Status decode_sequences(const DecodeModel& model, const DecodeSources& sources,
+                               const DecodeOptions& options, const Runtime& runtime,
+                               DecodeResult* result) {
+  return decode_sequences({{&model, &sources}}, options, runtime, result);
+}
 
 }  // namespace seq2seq_ext::kernels::cpu

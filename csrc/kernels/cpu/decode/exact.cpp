@@ -19,37 +19,69 @@ constexpr double kHalfRoot = 0x1.6a09e667f3bcdp-1;
 constexpr int kExpTerms = 14, kLogTerms = 12;
 constexpr double kLowest = -745;  // exp of less is zero
 constexpr int kMinExponent = -1022, kBias = 1023, kMantissaBits = 52;
+// A number of the last place of this sum is 1: adding it rounds to a whole number, half to even.
+constexpr double kRound = 0x1.8p52;
 
-}  // namespace
+int64_t bits_of(double x) {
+  int64_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  return bits;
+}
 
-double exact_exp(double x) {
-  if (std::isnan(x)) return x;
+double double_of(int64_t bits) {
+  double x;
+  std::memcpy(&x, &bits, sizeof(x));
+  return x;
+}
+
+// Without branches, so that loops of it can be vectorised.
+inline double exp_of(double x) {
   const double clamped = x < kLowest ? kLowest : x;
-  const double k = std::nearbyint(clamped / kLn2);
+  const double shifted = clamped / kLn2 + kRound, k = shifted - kRound;
   const double r = (clamped - rounded(k * kLn2High)) - rounded(k * kLn2Low);
   double y = 1;
   for (int n = kExpTerms; n > 0; --n) y = y * r / n + 1;
-  if (k < kMinExponent) return 0;
-  const int64_t bits = (static_cast<int64_t>(k) + kBias) << kMantissaBits;
-  double power;
-  std::memcpy(&power, &bits, sizeof(power));
-  return y * power;
+  const auto exponent = static_cast<uint64_t>(bits_of(shifted) - bits_of(kRound) + kBias);
+  const double power = double_of(static_cast<int64_t>(exponent << kMantissaBits));
+  return k < kMinExponent ? 0 : y * power;
+}
+
+// log(m 2**k), m from sqrt(1/2) to sqrt(2): log m = 2 (r + r^3 / 3 + r^5 / 5 + ...), |r| < 0.172.
+inline double log_of(double m, double k) {
+  const double r = (m - 1) / (m + 1), square = rounded(r * r);
+  double y = 0;
+  for (int n = kLogTerms; n >= 0; --n) y = rounded(y * square) + 1.0 / (2 * n + 1);
+  return rounded(k * kLn2High) + (rounded(2 * r * y) + rounded(k * kLn2Low));
+}
+
+}  // namespace
+
+double exact_exp(double x) { return std::isnan(x) ? x : exp_of(x); }
+
+void exact_exp_each(double* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] = exp_of(x[i]);
 }
 
 double exact_log(double x) {
   if (x == 0) return -kInfinity;
   if (x == kInfinity) return x;
   int exponent;
-  double m = std::frexp(x, &exponent);
-  if (m < kHalfRoot) {
-    m *= 2;
-    --exponent;
+  const double m = std::frexp(x, &exponent);
+  const bool low = m < kHalfRoot;
+  return log_of(low ? 2 * m : m, exponent - (low ? 1 : 0));
+}
+
+void exact_log_each(double* x, int64_t n) {
+  constexpr int64_t kMantissa = (int64_t{1} << kMantissaBits) - 1;
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t bits = bits_of(x[i]);
+    const double m = double_of((bits & kMantissa) | int64_t{kBias - 1} << kMantissaBits);
+    const int64_t exponent =
+        static_cast<int64_t>(static_cast<uint64_t>(bits) >> kMantissaBits) - (kBias - 1);
+    const double whole = double_of(exponent + bits_of(kRound)) - kRound;
+    const bool low = m < kHalfRoot;
+    x[i] = log_of(low ? 2 * m : m, low ? whole - 1 : whole);
   }
-  // log m = 2 (r + r^3 / 3 + r^5 / 5 + ...), |r| < 0.172.
-  const double k = exponent, r = (m - 1) / (m + 1), square = rounded(r * r);
-  double y = 0;
-  for (int n = kLogTerms; n >= 0; --n) y = rounded(y * square) + 1.0 / (2 * n + 1);
-  return rounded(k * kLn2High) + (rounded(2 * r * y) + rounded(k * kLn2Low));
 }
 
 double exact_gumbel(uint64_t seed, uint64_t row, int64_t step, int64_t token) {

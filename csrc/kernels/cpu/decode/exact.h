@@ -22,6 +22,10 @@ double exact_exp(double x);
 // Natural logarithm, given x >= 0; of zero -inf.
 double exact_log(double x);
 
+// The same of n numbers in place; logarithms of what lies in [2**-1022, 1].
+void exact_exp_each(double* x, int64_t n);
+void exact_log_each(double* x, int64_t n);
+
 // The Gumbel noise of a token: the largest of log p + noise is a draw from p.
 double exact_gumbel(uint64_t seed, uint64_t row, int64_t step, int64_t token);
 

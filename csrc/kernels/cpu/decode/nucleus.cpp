@@ -36,7 +36,8 @@ Scored scored(int64_t word, T value, T max, double log_sum, const RowConstraints
 
 template <class T>
 void Nucleus::list(const T* logits, int64_t V, const int64_t* tokens, const VocabPartParams& params,
-                   const RowConstraints* constraints, T max, double log_sum, Candidates* out) {
+                   const RowConstraints* constraints, T max, double log_sum, Candidates* out,
+                   const T* log_probs) {
   words_.clear();
   T top = -std::numeric_limits<T>::infinity();
   for (int64_t v = 0; v < V; ++v) top = std::max(top, logits[v]);
@@ -75,8 +76,9 @@ void Nucleus::list(const T* logits, int64_t V, const int64_t* tokens, const Voca
   log_probs_.resize(sorted);
   for (int64_t i = 0; i < sorted; ++i) {
     const int64_t word = words_[i].word;
-    const Scored s =
-        scored<T>(word, logits[word], max, log_sum, constraints, params.repetition_penalty);
+    const Scored s = log_probs != nullptr ? Scored{logits[word], log_probs[word]}
+                                          : scored<T>(word, logits[word], max, log_sum, constraints,
+                                                      params.repetition_penalty);
     tokens_[i] = tokens == nullptr ? word : tokens[word];
     scores_[i] = s.score;
     log_probs_[i] = s.log_prob;
@@ -89,7 +91,7 @@ void Nucleus::list(const T* logits, int64_t V, const int64_t* tokens, const Voca
 #define SEQ2SEQ_EXT_NUCLEUS(T)                                                              \
   template Scored scored<T>(int64_t, T, T, double, const RowConstraints*, double);          \
   template void Nucleus::list<T>(const T*, int64_t, const int64_t*, const VocabPartParams&, \
-                                 const RowConstraints*, T, double, Candidates*);
+                                 const RowConstraints*, T, double, Candidates*, const T*);
 SEQ2SEQ_EXT_NUCLEUS(float)
 SEQ2SEQ_EXT_NUCLEUS(double)
 

@@ -25,10 +25,12 @@ Scored scored(int64_t word, T value, T max, double log_sum, const RowConstraints
 // One row's list; its memory stays from step to step.
 class Nucleus {
  public:
-  // logits: (V) after constraints; tokens: (V) or null.
+  // logits: (V) after constraints; tokens: (V) or null. log_probs: (V), where the logits are scores
+  // already; max, log_sum and constraints then count for nothing.
   template <class T>
   void list(const T* logits, int64_t V, const int64_t* tokens, const VocabPartParams& params,
-            const RowConstraints* constraints, T max, double log_sum, Candidates* out);
+            const RowConstraints* constraints, T max, double log_sum, Candidates* out,
+            const T* log_probs = nullptr);
 
  private:
   struct Word {

@@ -76,9 +76,11 @@ class VocabPart {
   // With params.all: (B, stride) state, the model's of all words. NaN where a row has none.
   const void* log_probs = nullptr;
   int64_t log_probs_stride = 0;
+  std::vector<double> partitions;  // (B): what a row's log-probabilities are less than its logits
 
  protected:
-  explicit VocabPart(const VocabPartParams& most) : params(most), candidates(most.B) {}
+  explicit VocabPart(const VocabPartParams& most)
+      : params(most), candidates(most.B), partitions(most.all ? most.B : 0) {}
 };
 
 }  // namespace seq2seq_ext::kernels::cpu::decode

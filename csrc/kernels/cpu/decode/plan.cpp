@@ -16,14 +16,15 @@ constexpr double kLeastDrawn = 1e-30;   // a temperature: below, float32 logits 
 
 }  // namespace
 
-Plan::Plan(const DecodeModel& model, const DecodeSources& sources, const DecodeOptions& given)
-    : model(model),
-      sources(sources),
+Plan::Plan(const std::vector<DecodeMember>& members, const DecodeOptions& given)
+    : model(*members[0].model),
+      sources(*members[0].sources),
       repeats(given.mode == DecodeMode::kSample && given.on_step == nullptr ? given.slots : 1),
       options(given),
       units(sources.B * repeats),
       words(most_words(model, sources, given)),
-      task(find_task()) {
+      task(find_task(members.size() == 1)),
+      alone_(members.size() == 1) {
   if (repeats == 1) return;
   options.slots = options.results = 1;
   row_ids_.resize(units);
@@ -44,14 +45,14 @@ int64_t Plan::most_words(const DecodeModel& model, const DecodeSources& sources,
   return most;
 }
 
-VocabTask Plan::find_task() const {
+VocabTask Plan::find_task(bool alone) const {
   if (options.mode == DecodeMode::kGiven) return VocabTask::kForced;
   if (options.mode != DecodeMode::kSample) return VocabTask::kBest;
   if (options.top_k > 0) {
     return options.top_k <= kMostKept ? VocabTask::kBest : VocabTask::kNucleus;
   }
-  // Noise is keyed by tokens; the kernel that draws knows words.
-  const bool same = model.tokens == nullptr && options.shortlist == nullptr;
+  // Noise is keyed by tokens; the kernel that draws knows words, of one model.
+  const bool same = alone && model.tokens == nullptr && options.shortlist == nullptr;
   const bool every = options.top_p >= 1 && options.min_p <= 0;
   const bool fits = options.temperature >= kLeastDrawn;
   return every && fits && same ? VocabTask::kDraw : VocabTask::kNucleus;
@@ -63,7 +64,7 @@ void Plan::set_candidates(int64_t wanted) {
   rows = all;
   if (options.on_step != nullptr) return;
   rows = kMostRows;
-  if (task == VocabTask::kNucleus || options.make_scores)
+  if (task == VocabTask::kNucleus || options.make_scores || !alone_)
     rows = std::min(rows, kMostLogits / words);
   if (task == VocabTask::kBest) rows = std::min(rows, (int64_t{4} << 20) / candidates);
   rows = std::min(std::max(rows / slots, int64_t{1}) * slots, all);
@@ -76,11 +77,12 @@ WordList Plan::list(int64_t unit) const {
 }
 
 bool Plan::screened() const {
-  return model.screen.panels != nullptr && task == VocabTask::kBest && model.tokens == nullptr &&
-         options.shortlist == nullptr && !options.make_scores && candidates <= kMostScreened;
+  return alone_ && model.screen.panels != nullptr && task == VocabTask::kBest &&
+         model.tokens == nullptr && options.shortlist == nullptr && !options.make_scores &&
+         candidates <= kMostScreened;
 }
 
-VocabPartParams Plan::vocab() const {
+VocabPartParams Plan::vocab(const DecodeModel& model) const {
   static const WordList kOwn{};  // until there are rows
   VocabPartParams v{};
   v.dtype = model.dtype;

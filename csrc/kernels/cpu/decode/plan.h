@@ -14,7 +14,8 @@ namespace seq2seq_ext::kernels::cpu::decode {
 // A source is decoded in units: all of its beams, or each of its samples, by itself.
 class Plan {
  public:
-  Plan(const DecodeModel& model, const DecodeSources& sources, const DecodeOptions& options);
+  // The words of an ensemble are those of its first member.
+  Plan(const std::vector<DecodeMember>& members, const DecodeOptions& options);
 
   // Once the strategy has said how many candidates a row should have.
   void set_candidates(int64_t wanted);
@@ -25,24 +26,25 @@ class Plan {
   // A unit's own words; none: all of the model's.
   WordList list(int64_t unit) const;
 
-  VocabPartParams vocab() const;
+  VocabPartParams vocab(const DecodeModel& model) const;
   bool screened() const;  // whether the words are screened in int8
 
   const DecodeModel& model;
   const DecodeSources& sources;
-  int64_t repeats;        // units of a source
+  const int64_t repeats;  // units of a source
   DecodeOptions options;  // of a unit: its slots, results, row ids
-  int64_t units;
-  int64_t words;  // of a row at most
-  VocabTask task;
+  const int64_t units;
+  const int64_t words;  // of a row at most
+  const VocabTask task;
   int64_t candidates = 1;
   int64_t rows = 1;  // in flight at most
 
  private:
   static int64_t most_words(const DecodeModel& model, const DecodeSources& sources,
                             const DecodeOptions& options);
-  VocabTask find_task() const;
+  VocabTask find_task(bool alone) const;
 
+  const bool alone_;  // there is one model
   std::vector<int64_t> row_ids_;
 };
 

@@ -161,17 +161,26 @@ void Stack::run(const Member& member) {
   member.barrier->wait();
 }
 
-void Stack::widen(const char* rows, int64_t i, int64_t count, double* to) const {
+template <class Take>
+void Stack::each(const char* rows, int64_t i, int64_t count, const Take& take) const {
   const char* from = rows + i * count * size_;
   for (int64_t k = 0; k < count; ++k) {
     if (model_.dtype == DType::kFloat64) {
-      to[k] = reinterpret_cast<const double*>(from)[k];
+      take(k, reinterpret_cast<const double*>(from)[k]);
     } else if (model_.dtype == DType::kFloat32) {
-      to[k] = reinterpret_cast<const float*>(from)[k];
+      take(k, reinterpret_cast<const float*>(from)[k]);
     } else {
-      to[k] = to_float(reinterpret_cast<const BFloat16*>(from)[k]);
+      take(k, to_float(reinterpret_cast<const BFloat16*>(from)[k]));
     }
   }
+}
+
+void Stack::widen(const char* rows, int64_t i, int64_t count, double* to) const {
+  each(rows, i, count, [to](int64_t k, double value) { to[k] = value; });
+}
+
+void Stack::add_weights(int64_t i, double* to) const {
+  each(weights_->data(), i, sources_.S, [to](int64_t k, double value) { to[k] += value; });
 }
 
 }  // namespace seq2seq_ext::kernels::cpu::decode

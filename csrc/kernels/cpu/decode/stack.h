@@ -45,6 +45,7 @@ class Stack {
 
   // Of row i, widened: the attention weights (S), s_t (P), c_t (C).
   void copy_weights(int64_t i, double* to) const { widen(weights_->data(), i, sources_.S, to); }
+  void add_weights(int64_t i, double* to) const;
   void copy_hidden(int64_t i, double* to) const {
     widen(hidden(model_.L - 1, 1 - parity_), i, model_.P, to);
   }
@@ -54,6 +55,8 @@ class Stack {
   using Bytes = ScratchArray<char>;
 
   static int64_t input_size(const DecodeModel& model);
+  template <class Take>
+  void each(const char* rows, int64_t i, int64_t count, const Take& take) const;
   void widen(const char* rows, int64_t i, int64_t count, double* to) const;
   void make_layers(const KernelTable& kernels, int64_t rows);
   void make_attention(const KernelTable& kernels, int64_t rows);
