@@ -16,7 +16,7 @@ using Bytes = py::array_t<uint8_t, py::array::c_style | py::array::forcecast>;
 // Options by the names of DecodeOptions, and the arrays that they point into.
 struct NamedOptions {
   kernels::DecodeOptions values;
-  Ints prefix, row_ids, given, given_lengths;
+  Ints prefix, row_ids, given, given_lengths, shortlist, shortlist_starts;
   Bytes allowed;
 
   explicit NamedOptions(const py::dict& names) {
@@ -39,6 +39,12 @@ struct NamedOptions {
       prefix = py::cast<Ints>(value);
       values.prefix = prefix.data();
       values.prefix_size = prefix.shape(1);
+    } else if (name == "shortlist") {
+      shortlist = py::cast<Ints>(value);
+      values.shortlist = shortlist.data();
+    } else if (name == "shortlist_starts") {
+      shortlist_starts = py::cast<Ints>(value);
+      values.shortlist_starts = shortlist_starts.data();
     } else if (name == "row_ids") {
       row_ids = py::cast<Ints>(value);
       values.row_ids = row_ids.data();
@@ -70,7 +76,7 @@ struct NamedOptions {
            is("top_p", &v.top_p) || is("min_p", &v.min_p) || is("top_k", &v.top_k) ||
            is("seed", &v.seed) || is("groups", &v.groups) ||
            is("length_penalty", &v.length_penalty) || is("coverage_penalty", &v.coverage_penalty) ||
-           is("diversity_penalty", &v.diversity_penalty);
+           is("diversity_penalty", &v.diversity_penalty) || is("mean_of_logs", &v.mean_of_logs);
   }
 };
 

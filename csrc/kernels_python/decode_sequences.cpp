@@ -3,6 +3,7 @@
 // and DecodeSources; sizes are read off the arrays.
 #include <array>
 #include <map>
+#include <memory>
 
 #include "cpu/decode/engine.h"
 #include "decode_options.h"
@@ -194,18 +195,44 @@ py::array_t<T> packed(const std::vector<T>& values, const Shape& shape) {
   return a;
 }
 
+// A model and its sources, of an ensemble.
+struct Member {
+  Model model;
+  Sources sources;
+
+  explicit Member(const py::tuple& named)
+      : model(py::cast<py::dict>(named[0])), sources(model.p, py::cast<py::dict>(named[1])) {}
+};
+
 py::dict decode_sequences(const py::dict& model_names, const py::dict& source_names, int threads,
-                          const py::kwargs& option_names) {
+                          const py::list& more, bool scores, const py::kwargs& option_names) {
   using namespace py::literals;
   const Model model(model_names);
   const Sources sources(model.p, source_names);
-  const NamedOptions options(option_names);
+  std::vector<std::unique_ptr<Member>> others;
+  std::vector<kernels::DecodeMember> members{{&model.p, &sources.p}};
+  bool wide = model.p.dtype == DType::kFloat64;
+  for (const py::handle other : more) {
+    others.push_back(std::make_unique<Member>(py::cast<py::tuple>(other)));
+    members.push_back({&others.back()->model.p, &others.back()->sources.p});
+    wide = wide || others.back()->model.p.dtype == DType::kFloat64;
+  }
+  NamedOptions options(option_names);
   kernels::DecodeResult found;
+  std::vector<double> kept;
+  std::vector<float> kept_single;
+  if (scores) {
+    options.values.make_scores = [&](int64_t T) -> void* {
+      const int64_t count = sources.p.B * options.values.results * T * model.p.num_tokens;
+      if (!wide) return kept_single.resize(count), kept_single.data();
+      return kept.resize(count), kept.data();
+    };
+  }
   {
     py::gil_scoped_release release;
     const kernels::Runtime runtime = kernels::default_runtime(threads);
     const kernels::Status status =
-        kernels::cpu::decode_sequences(model.p, sources.p, options.values, runtime, &found);
+        kernels::cpu::decode_sequences(members, options.values, runtime, &found);
     py::gil_scoped_acquire acquire;
     expect_ok(status);
   }
@@ -215,6 +242,14 @@ py::dict decode_sequences(const py::dict& model_names, const py::dict& source_na
                "ranks"_a = packed(found.ranks, {R}),
                "undefined"_a = py::make_tuple(found.undefined_source, found.undefined_step));
   if (options.values.attentions) out["attentions"] = packed(found.attentions, {R, T, S});
+  if (scores) {
+    const Shape shape{R, T, model.p.num_tokens};
+    if (wide) {
+      out["scores"] = packed(kept, shape);
+    } else {
+      out["scores"] = packed(kept_single, shape);
+    }
+  }
   return out;
 }
 
@@ -222,9 +257,12 @@ py::dict decode_sequences(const py::dict& model_names, const py::dict& source_na
 
 void bind_decode_sequences(py::module_& m) {
   using namespace py::literals;
-  m.def("decode_sequences", &decode_sequences, "model"_a, "sources"_a, "threads"_a = 1,
-        "-> lengths (R), tokens (R, T), log_probs (R, T), ranks (R), undefined (source, step), "
-        "attentions (R, T, S) where asked for");
+  m.def(
+      "decode_sequences", &decode_sequences, "model"_a, "sources"_a, "threads"_a = 1,
+      "more"_a = py::list(), "scores"_a = false,
+      "-> lengths (R), tokens (R, T), log_probs (R, T), ranks (R), undefined (source, step), "
+      "attentions (R, T, S) and scores (R, T, num_tokens) where asked for. more: (model, sources) "
+      "of the other models of an ensemble");
 }
 
 }  // namespace seq2seq_ext::kernels_python
