@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Does a contender's time depend on who is timed with it? `python -m benchmarks.company`
 
-Each contender of one small case alone, in a process of its own, and all of them in one process:
+Each contender of one small case alone, in three processes of its own, and all of them in one:
 call by call, in blocks, with a pause before each and with calls that are not timed (see timing).
 Milliseconds, and over the time alone.
 """
@@ -51,7 +51,9 @@ def main() -> None:
     alone = {}
     for name in contenders:
         command = [sys.executable, "-m", "benchmarks.company", *sys.argv[1:], "--only", name]
-        alone[name] = float(subprocess.run(command, capture_output=True, check=True).stdout)
+        # Processes differ, too: by where their memory and their threads come to lie.
+        made = [subprocess.run(command, capture_output=True, check=True) for _ in range(3)]
+        alone[name] = statistics.median(float(run.stdout) for run in made)
     print(f"{'alone':21}" + "  ".join(f"{name} {ms:.3f}" for name, ms in alone.items()))
     for way, how in WAYS.items():
         times = interleaved(contenders, seconds=options.seconds, **how)
