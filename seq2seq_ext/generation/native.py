@@ -200,13 +200,16 @@ class Decode:
             *_more_models(others, more_fed),
             self.predictor.combine == "log_probabilities",
         )
+        called = [watch] if teller is None else [teller, watch]
         try:
             *found, undefined, scores = ops.kernels.decode(*arguments)
         except RuntimeError:
-            for called in (teller, watch):
-                if called is not None and called.error is not None:
-                    raise called.error from None
+            for error in (one.error for one in called if one.error is not None):
+                raise error from None
             raise
+        finally:
+            for one in called:
+                one.close()
         row, step = undefined.tolist()
         if row >= 0:
             raise ValueError(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Generator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,8 +34,21 @@ class _Called:
     other exception.
     """
 
+    _function: Any = None  # lives as long as its address is used
+
     def __init__(self) -> None:
         self.error: BaseException | None = None  # handed on once the op has ended
+
+    @property
+    def address(self) -> int:
+        if self._function is None:
+            return 0
+        # `cast` would hold the function until the collector comes.
+        return ctypes.c_void_p.from_address(ctypes.addressof(self._function)).value or 0
+
+    def close(self) -> None:
+        """Lets go of the function, which would hold this for as long as this holds it."""
+        self._function = None
 
     def _answers(self) -> Generator[bool, int, None]:
         going = True
@@ -69,11 +83,7 @@ class Teller(_Called):
     def __init__(self, callback: Callback, shape: tuple[int, int], fill: int) -> None:
         super().__init__()
         self.callback, self.shape, self.fill = callback, shape, fill
-        self._function = self._TYPE(self._started().send)  # lives as long as its address is used
-
-    @property
-    def address(self) -> int:
-        return ctypes.cast(self._function, ctypes.c_void_p).value or 0
+        self._function = self._TYPE(self._started().send)
 
     def _answer(self, argument: int) -> None:
         step = _Step.from_address(argument)
@@ -102,15 +112,8 @@ class Watch(_Called):
 
     def __init__(self) -> None:
         super().__init__()
-        self._function = None
         if threading.current_thread() is threading.main_thread():
             self._function = self._TYPE(self._started().__next__)
-
-    @property
-    def address(self) -> int:
-        if self._function is None:
-            return 0
-        return ctypes.cast(self._function, ctypes.c_void_p).value or 0
 
     def _answer(self, argument: int) -> None:
         pass

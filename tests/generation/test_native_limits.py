@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,12 @@ def test_other_threads_are_not_watched():
     thread.start()
     thread.join()
     assert addresses == [0]
-    assert Watch().address != 0
+    watch = Watch()
+    assert watch.address != 0
+    gone = weakref.ref(watch)
+    watch.close()
+    del watch
+    assert gone() is None  # and not when the collector comes
 
 
 def test_very_many_samples_take_little_memory():
