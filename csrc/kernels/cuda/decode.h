@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Whole-sequence decoding on the device: the loop of cpu/decode/engine.h, with all its options but
-// int8 weights, shortlists of the sources' own, scores of all tokens and a callback; nor does it
-// ask whether to go on. All pointers of the model, the sources and the options are device memory.
+// Whole-sequence decoding on the device: the loop of cpu/decode/engine.h, for one model, with all
+// its options but int8 weights, shortlists of the sources' own, scores of all tokens and a
+// callback; nor does it ask whether to go on. All pointers of the model, the sources and the
+// options are device memory.
 //
 // Unlike the other launchers this one waits, once, for the last step: the host has to know how long
 // the results are.
