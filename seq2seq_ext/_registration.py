@@ -92,6 +92,7 @@ def _vocab_results(
     k: int,
     banned: OptionalTensor = None,
     temperature: float = 1.0,
+    panels: OptionalTensor = None,
 ) -> tuple[Tensor, Tensor]:
     _checks.vocab(hidden, weight, bias, k, banned)
     batch = hidden.shape[0]

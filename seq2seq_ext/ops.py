@@ -359,6 +359,7 @@ def vocab_pick(
     k: int = 1,
     banned: Tensor | None = None,
     temperature: float = 1.0,
+    panels: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The k most probable words of ``softmax((hidden @ weight.T + bias) / temperature)`` over the
     words that are not banned, without writing that (B, V) matrix out.
@@ -374,6 +375,8 @@ def vocab_pick(
         banned: (B, ceil(V / 32)) int32, of each row a bit a word: bit v % 32 of [v // 32] bans word
             v, whatever its logit. None: no word is banned.
         temperature: positive.
+        panels: what `pack_panels` made of the weight: it is read in its stead, the sooner the fewer
+            rows there are. Sums are then made in another order.
 
     Returns:
         log_probs (B, k), float32 (float64 for float64), descending; indices (B, k) int64. Ties go
@@ -398,7 +401,7 @@ def vocab_pick(
             if torch.is_grad_enabled():
                 hidden, weight = hidden.detach(), weight.detach()
                 bias = None if bias is None else bias.detach()
-            return kernels.vocab_pick(hidden, weight, bias, k, banned, temperature)
+            return kernels.vocab_pick(hidden, weight, bias, k, banned, temperature, panels)
         _checks.vocab(hidden, weight, bias, k, banned)
         with torch.no_grad():
             return reference.vocab_pick(
@@ -406,5 +409,15 @@ def vocab_pick(
             )
     except _checks.TYPE_ERRORS:
         _checks.types(hidden=hidden, weight=weight, bias=bias, k=k)
-        _checks.types(banned=banned, temperature=temperature)
+        _checks.types(banned=banned, temperature=temperature, panels=panels)
         raise
+
+
+def pack_panels(weight: Tensor, gates: int = 0) -> Tensor | None:
+    """An output layer's weight (V, H), or a cell's (G*H, K) with gates G, as the CPU kernels of
+    decoding read it fastest: for `vocab_pick`, and for `generation.native`. Its layout is that of
+    the processor's instruction set. None: no kernel is there to read it."""
+    if not (HAVE_CPU and weight.is_cpu):
+        return None
+    panels: Tensor = torch.ops.seq2seq_ext.pack_panels(weight.detach(), gates)
+    return panels

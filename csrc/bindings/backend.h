@@ -30,12 +30,25 @@ kernels::Status run(const kernels::VocabPickParams& params, const Tensor& on);
 kernels::Status run(const kernels::CrossEntropyForwardParams& params, const Tensor& on);
 kernels::Status run(const kernels::CrossEntropyBackwardParams& params, const Tensor& on);
 
+// Elements of weights in panels; 0: this device's kernels do not read any.
+int64_t panel_elements(const kernels::PanelsParams& params);
+
 }  // namespace backend
 
 inline void expect_supported_dtype(const Tensor& tensor, const char* name) {
   if (!backend::kTakesFloat16 && tensor.scalar_type() == ScalarType::Half) {
     fail(name, "float16", "dtype float32, float64 or bfloat16 (seq2seq_ext.ops casts float16)");
   }
+}
+
+// Panels of weights of N rows and K columns, as pack_panels makes them.
+inline void expect_panels(const Tensor& panels, const Tensor& like, const char* like_name,
+                          int64_t N, int64_t K, int gates, const Name& name) {
+  const kernels::PanelsParams p{kernel_dtype(like), N, K, gates, nullptr, nullptr};
+  const int64_t count = backend::panel_elements(p);
+  if (count == 0) fail(name, "a tensor", "None: panels are for the CPU");
+  expect_like(panels, like, name, like_name);
+  expect_shape(panels, {count}, name);
 }
 
 // Each names the ops of one family to torch.

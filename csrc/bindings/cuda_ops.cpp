@@ -53,6 +53,8 @@ kernels::Status run(const kernels::CrossEntropyBackwardParams& params, const Ten
   return queue(kernels::cuda::cross_entropy_backward, params, on);
 }
 
+int64_t panel_elements(const kernels::PanelsParams&) { return 0; }
+
 }  // namespace backend
 }  // namespace seq2seq_ext::bindings
 

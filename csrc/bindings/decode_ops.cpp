@@ -74,11 +74,11 @@ std::tuple<Tensor, Tensor> attention_step(const Tensor& query, const Tensor& key
 struct VocabArguments {
   kernels::VocabPickParams p;
   Tensor hidden, weight;
-  OptionalTensor bias, banned;
+  OptionalTensor bias, banned, panels;
 
   VocabArguments(const Tensor& hidden_given, const Tensor& weight_given,
                  const OptionalTensor& bias_given, const OptionalTensor& banned_given,
-                 double temperature)
+                 double temperature, const OptionalTensor& panels_given)
       : hidden(hidden_given), weight(weight_given) {
     expect_first(hidden, 2, "hidden", "B, H");
     expect_supported_dtype(hidden, "hidden");
@@ -96,6 +96,11 @@ struct VocabArguments {
       expect_shape(*bias_given, {p.V}, "bias");
       bias = as_contiguous(*bias_given);
       p.bias = bias->const_data_ptr();
+    }
+    if (panels_given) {
+      expect_panels(*panels_given, hidden, "hidden", p.V, p.H, 0, "panels");
+      panels = as_contiguous(*panels_given);
+      p.panels = panels->const_data_ptr();
     }
     if (banned_given) {
       expect_integers(*banned_given, ScalarType::Int, "banned", hidden);
@@ -146,8 +151,9 @@ struct VocabArguments {
 
 std::tuple<Tensor, Tensor> vocab_pick(const Tensor& hidden, const Tensor& weight,
                                       const OptionalTensor& bias, int64_t k,
-                                      const OptionalTensor& banned, double temperature) {
-  VocabArguments arguments(hidden, weight, bias, banned, temperature);
+                                      const OptionalTensor& banned, double temperature,
+                                      const OptionalTensor& panels) {
+  VocabArguments arguments(hidden, weight, bias, banned, temperature, panels);
   kernels::VocabPickParams& p = arguments.p;
   if (k < 1 || k > p.V) fail("k", std::to_string(k), "1 to V = ", p.V);
   p.K = k;
@@ -158,7 +164,7 @@ std::tuple<Tensor, Tensor> vocab_sample(const Tensor& hidden, const Tensor& weig
                                         const OptionalTensor& bias, const Tensor& seed,
                                         const Tensor& step, const OptionalTensor& rows,
                                         const OptionalTensor& banned, double temperature) {
-  VocabArguments arguments(hidden, weight, bias, banned, temperature);
+  VocabArguments arguments(hidden, weight, bias, banned, temperature, std::nullopt);
   kernels::VocabPickParams& p = arguments.p;
   p.seed = arguments.number(seed, "seed");
   p.step = arguments.number(step, "step");

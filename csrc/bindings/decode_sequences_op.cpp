@@ -96,6 +96,40 @@ class Model {
     }
   }
 
+  // recurrent: ih, hh and, with a projection, hr of each layer; then ih and hh of combine_*.
+  void set_panels(const Tensors& recurrent, const OptionalTensor& output) {
+    if (recurrent.empty() && !output) return;
+    const bool attends = p.context == DecodeContext::kAttention;
+    const bool projects = p.layers[0].w_hr != nullptr;
+    const int64_t count = p.L * (projects ? 3 : 2) + (attends ? 2 : 0);
+    if (static_cast<int64_t>(recurrent.size()) != count) {
+      fail("panels", std::to_string(recurrent.size()) + " tensors", "0 or ", count);
+    }
+    int i = 0;
+    const auto next = [&](int64_t units, int64_t K, int gates, const char* what) {
+      const Tensor& given = recurrent[i];
+      expect_panels(given, embedding, "embedding", gates * units, K, gates, {"panels", i, what});
+      ++i;
+      return keep(given).const_data_ptr();
+    };
+    for (int64_t l = 0; l < p.L; ++l) {
+      const int gates = static_cast<int>(kernels::num_gates(p.cell));
+      kernels::DecodePanels layer;
+      layer.ih = next(p.H, l == 0 ? inputs_ : p.P, gates, "ih");
+      layer.hh = next(p.H, p.P, gates, "hh");
+      if (projects) layer.hr = next(p.P, p.H, 1, "hr");
+      panels_.push_back(layer);
+    }
+    if (attends) {
+      p.combine_panels.ih = next(p.P, p.C, 1, "ih");
+      p.combine_panels.hh = next(p.P, p.P, 1, "hh");
+    }
+    p.layer_panels = panels_.data();
+    if (!output) return;
+    expect_panels(*output, embedding, "embedding", p.V, p.P, 0, "output_panels");
+    p.output_panels = keep(*output).const_data_ptr();
+  }
+
   // As it is used: like the embedding, contiguous.
   const Tensor& like(const Tensor& tensor, const Name& name, std::initializer_list<int64_t> shape) {
     expect_like(tensor, embedding, name, "embedding");
@@ -167,6 +201,7 @@ class Model {
         if (p.context == DecodeContext::kEveryStep && extra > 0) p.C = extra;
         const int64_t expected =
             p.E + (p.context == DecodeContext::kEveryStep ? p.C : 0) + (p.input_feeding ? p.P : 0);
+        inputs_ = expected;
         if (inputs != expected) fail("layers[0] (w_ih)", shape_of(w[0]), expected, " columns");
       }
       int index = static_cast<int>(l * per);
@@ -206,6 +241,8 @@ class Model {
  private:
   std::vector<std::unique_ptr<Tensor>> kept_;
   std::vector<kernels::RecurrentWeights> layers_;
+  std::vector<kernels::DecodePanels> panels_;
+  int64_t inputs_ = 0;  // of the first layer
 
  public:
   const Tensor& embedding;
@@ -366,10 +403,11 @@ void set_shortlist(Model& model, const Tensor& shortlist, const OptionalTensor& 
 // The other models of an ensemble, each as so many numbers and tensors in the order of Model's and
 // Sources' arguments: cell and context (their places in those lists), input_feeding, additive; how
 // many tensors are layers and attention, whether there is an output_bias; how many are hidden and
-// cells; whether there are keys and values, and a source_context.
+// cells; whether there are keys and values, and a source_context; how many
+// are panels, whether there are output_panels.
 class MoreModels {
  public:
-  static constexpr int64_t kNumbers = 11;
+  static constexpr int64_t kNumbers = 13;
 
   MoreModels(const Tensors& tensors, const Integers& layout, const std::vector<double>& scales,
              const OptionalTensor& tokens, const OptionalTensor& lengths)
@@ -389,6 +427,9 @@ class MoreModels {
       models.push_back(std::make_unique<Model>(kCells[n[0]], kContexts[n[1]], n[2] != 0, embedding,
                                                layers, attention, n[3] != 0, scales[m], output[0],
                                                maybe(n[6]), tokens));
+      const Tensors panels = take(n[11]);
+      const OptionalTensor output_panels = maybe(n[12]);
+      models.back()->set_panels(panels, output_panels);
       const Tensors hidden = take(n[7]), cells = take(n[8]);
       const OptionalTensor keys = maybe(n[9]), values = maybe(n[9]);
       sources.push_back(std::make_unique<Sources>(*models.back(), hidden, cells, keys, values,
@@ -445,6 +486,7 @@ DecodedAndScores decode(const std::string& cell, const std::string& context, boo
                         bool additive, double scale, const Tensor& output_weight,
                         const OptionalTensor& output_bias, const OptionalTensor& tokens,
                         const OptionalTensor& screen, const OptionalTensor& screen_numbers,
+                        const Tensors& panels, const OptionalTensor& output_panels,
                         const Tensors& hidden, const Tensors& cells, const OptionalTensor& keys,
                         const OptionalTensor& values, const OptionalTensor& source_context,
                         const OptionalTensor& lengths, const std::string& mode,
@@ -460,6 +502,8 @@ DecodedAndScores decode(const std::string& cell, const std::string& context, boo
   Model model(cell, context, input_feeding, embedding, layers, attention, additive, scale,
               output_weight, output_bias, tokens);
   if (screen) model.set_screen(*screen, screen_numbers);
+  if (screen && panels.empty()) fail("panels", "0 tensors", "those of all layers beside a screen");
+  model.set_panels(panels, output_panels);
   const Sources sources(model, hidden, cells, keys, values, source_context, lengths);
   kernels::DecodeOptions o = options_of(mode, counts, numbers, eos, banned, phrases);
   const int64_t B = sources.p.B, V = model.p.V, num_tokens = model.p.num_tokens;

@@ -44,7 +44,7 @@ REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
       "float scale, Tensor? w_query, Tensor? v) -> (Tensor context, Tensor weights)");
   m.def(
       "vocab_pick(Tensor hidden, Tensor weight, Tensor? bias, int k, Tensor? banned=None, "
-      "float temperature=1.0) -> (Tensor log_probs, Tensor indices)");
+      "float temperature=1.0, Tensor? panels=None) -> (Tensor log_probs, Tensor indices)");
   m.def(
       "vocab_sample(Tensor hidden, Tensor weight, Tensor? bias, Tensor seed, Tensor step, "
       "Tensor? rows=None, Tensor? banned=None, float temperature=1.0) -> (Tensor log_probs, "
@@ -61,7 +61,8 @@ REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
   m.def(
       "decode(str cell, str context, bool input_feeding, Tensor embedding, Tensor[] layers, "
       "Tensor[] attention, bool additive, float scale, Tensor output_weight, Tensor? output_bias, "
-      "Tensor? tokens, Tensor? screen, Tensor? screen_numbers, Tensor[] hidden, Tensor[] cells, "
+      "Tensor? tokens, Tensor? screen, Tensor? screen_numbers, Tensor[] panels, "
+      "Tensor? output_panels, Tensor[] hidden, Tensor[] cells, "
       "Tensor? keys, Tensor? values, "
       "Tensor? source_context, Tensor? lengths, str mode, int[] counts, float[] numbers, "
       "int[] eos, int[] banned, int[] phrases, Tensor? allowed, Tensor? prefix, Tensor? row_ids, "
@@ -70,6 +71,7 @@ REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
       "bool mean_of_logs) -> (Tensor tokens, Tensor lengths, Tensor log_probs, "
       "Tensor ranks, Tensor attentions, Tensor hidden, Tensor contexts, Tensor undefined, "
       "Tensor scores)");
+  m.def("pack_panels(Tensor weight, int gates) -> Tensor");                          // CPU
   m.def("linear_rows(Tensor x, Tensor weight, Tensor? bias, bool tanh) -> Tensor");  // CPU
   m.def("cpu_isa() -> str");
   m.def(

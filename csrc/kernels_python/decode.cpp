@@ -76,6 +76,20 @@ kernels::VocabPickParams vocab_params(const py::array& hidden, const py::array& 
   return p;
 }
 
+// If they are wanted, the weight in panels, which is then all that there is to read.
+std::vector<char> pack(kernels::VocabPickParams& p, bool panels) {
+  std::vector<char> packed;
+  if (!panels) return packed;
+#ifdef SEQ2SEQ_EXT_HOST_EXECUTION
+  throw py::value_error("panels: are for the CPU");
+#else
+  packed = panels_of({p.dtype, p.V, p.H, 0, p.weight, nullptr});
+  p.panels = packed.data();
+  p.weight = nullptr;
+  return packed;
+#endif
+}
+
 // Runs the kernel and returns its outputs, of shape (B) with a seed, else (B, K).
 py::tuple run_vocab(kernels::VocabPickParams& p, int threads) {
   Shape shape{p.B};
@@ -90,16 +104,19 @@ py::tuple run_vocab(kernels::VocabPickParams& p, int threads) {
 }
 
 py::tuple vocab_pick(const py::array& hidden, const py::array& weight, const MaybeArray& bias,
-                     int64_t k, const MaybeArray& banned, double temperature, int threads) {
+                     int64_t k, const MaybeArray& banned, double temperature, bool panels,
+                     int threads) {
   kernels::VocabPickParams p = vocab_params(hidden, weight, bias, banned, temperature);
   p.K = k;
+  const std::vector<char> packed = pack(p, panels);
   return run_vocab(p, threads);
 }
 
 py::tuple vocab_sample(const py::array& hidden, const py::array& weight, const MaybeArray& bias,
                        int64_t seed, int64_t step, const MaybeArray& rows, const MaybeArray& banned,
-                       double temperature, int threads) {
+                       double temperature, bool panels, int threads) {
   kernels::VocabPickParams p = vocab_params(hidden, weight, bias, banned, temperature);
+  const std::vector<char> packed = pack(p, panels);
   p.seed = &seed;
   p.step = &step;
   p.rows = integers<int64_t>(rows, "rows", {p.B});
@@ -115,12 +132,14 @@ void bind_decode(py::module_& m) {
         "v"_a = py::none(), "threads"_a = 1,
         "query (B, Q), keys (B, S, A), values (B, S, C) -> context (B, C), weights (B, S)");
   m.def("vocab_pick", &vocab_pick, "hidden"_a, "weight"_a, "bias"_a = py::none(), py::kw_only(),
-        "k"_a = 1, "banned"_a = py::none(), "temperature"_a = 1.0, "threads"_a = 1,
+        "k"_a = 1, "banned"_a = py::none(), "temperature"_a = 1.0, "panels"_a = false,
+        "threads"_a = 1,
         "hidden (B, H), weight (V, H), bias (V), banned (B, ceil(V/32)) int32 -> "
         "log_probs (B, k), indices (B, k)");
   m.def("vocab_sample", &vocab_sample, "hidden"_a, "weight"_a, "bias"_a = py::none(), py::kw_only(),
         "seed"_a, "step"_a, "rows"_a = py::none(), "banned"_a = py::none(), "temperature"_a = 1.0,
-        "threads"_a = 1, "As vocab_pick, and rows (B) int64 -> log_probs (B), indices (B)");
+        "panels"_a = false, "threads"_a = 1,
+        "As vocab_pick, and rows (B) int64 -> log_probs (B), indices (B)");
 }
 
 }  // namespace seq2seq_ext::kernels_python

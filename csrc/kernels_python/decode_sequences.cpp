@@ -70,6 +70,7 @@ struct Model {
     if (p.context == DecodeContext::kAttention) set_attention(d);
     set_layers(d);
     if (d.contains("screen")) set_screen(py::cast<py::tuple>(d["screen"]));
+    if (d.contains("panels") && py::cast<bool>(d["panels"])) pack();
   }
 
  private:
@@ -152,8 +153,38 @@ struct Model {
     }
   }
 
+  // The weights in panels; those of a shortlist's output layer and a screened one's are left to the
+  // call.
+  void pack() {
+    const int gates = static_cast<int>(kernels::num_gates(p.cell));
+    for (int64_t l = 0; l < p.L; ++l) {
+      int64_t inputs = p.P;
+      if (l == 0) {
+        inputs =
+            p.E + (p.context == DecodeContext::kEveryStep ? p.C : 0) + (p.input_feeding ? p.P : 0);
+      }
+      panels_.push_back({packed(layers_[l].w_ih, gates * p.H, inputs, gates),
+                         packed(layers_[l].w_hh, gates * p.H, p.P, gates)});
+      if (layers_[l].w_hr != nullptr) panels_.back().hr = packed(layers_[l].w_hr, p.P, p.H, 1);
+    }
+    p.layer_panels = panels_.data();
+    if (p.context == DecodeContext::kAttention) {
+      p.combine_panels = {packed(p.combine_ih, p.P, p.C, 1), packed(p.combine_hh, p.P, p.P, 1)};
+    }
+    if (p.tokens == nullptr && p.screen.panels == nullptr) {
+      p.output_panels = packed(p.output_weight, p.V, p.P, 0);
+    }
+  }
+
+  const void* packed(const void* weight, int64_t N, int64_t K, int gates) {
+    packed_.push_back(panels_of({p.dtype, N, K, gates, weight, nullptr}));
+    return packed_.back().data();
+  }
+
   Ints tokens_;
   std::vector<kernels::RecurrentWeights> layers_;
+  std::vector<kernels::DecodePanels> panels_;
+  std::vector<std::vector<char>> packed_;
 };
 
 struct Sources {

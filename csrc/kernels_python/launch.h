@@ -38,6 +38,17 @@ struct Host {
   kernels::Runtime runtime;
   explicit Host(int threads) : runtime(kernels::default_runtime(threads)) {}
 };
+
+// Weights in panels, of `p` but for them.
+inline std::vector<char> panels_of(kernels::PanelsParams p) {
+  const Host host(1);
+  int64_t count = 0;
+  expect_ok(launchers::pack_panels(p, host.runtime, &count));
+  std::vector<char> panels(count * kernels::size_of(p.dtype));
+  p.panels = panels.data();
+  expect_ok(launchers::pack_panels(p, host.runtime, &count));
+  return panels;
+}
 #endif
 
 template <class Params, class Runtime>

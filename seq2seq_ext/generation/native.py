@@ -174,6 +174,7 @@ class Decode:
         """tokens, lengths, log_probs, ranks, attentions, hidden, contexts, scores."""
         first, *others = (self._model(i) for i in range(len(self.predictor.decoders)))
         fed, *more_fed = (self._fed(i, running) for i in range(len(self.predictor.decoders)))
+        panels, *more_panels = (self._panels(i) for i in range(len(self.predictor.decoders)))
         # Without attention the op does not need to know where a source ends.
         attends = any(decoder.attention is not None for decoder in self.predictor.decoders)
         counts, numbers = self._numbers(mode, seed, attentions)
@@ -181,6 +182,7 @@ class Decode:
         arguments = (
             *first,
             *self._words(),
+            *panels,
             *fed,
             lengths if attends else None,
             mode,
@@ -197,7 +199,7 @@ class Decode:
             0 if teller is None else teller.address,
             *self._shortlists(lengths.device),
             watch.address,
-            *_more_models(others, more_fed),
+            *_more_models(others, more_panels, more_fed),
             self.predictor.combine == "log_probabilities",
         )
         called = [watch] if teller is None else [teller, watch]
@@ -250,6 +252,14 @@ class Decode:
         if prepared is None or prepared.screen is None or common is not None:
             return common, None, None
         return None, prepared.screen.panels, prepared.screen.numbers
+
+    def _panels(self, index: int) -> _Panels:
+        prepared = self.predictor.prepared[index]
+        if prepared is None or prepared.panels is None:
+            return _Panels([], None)
+        # Those of the output layer hold all words.
+        whole = self.predictor.common is None
+        return _Panels(prepared.panels.recurrent, prepared.panels.output if whole else None)
 
     def _fed(self, index: int, running: Running) -> _Fed:
         memory, state = running.memories[index], running.states[index]
@@ -324,6 +334,13 @@ class _Model(NamedTuple):
     output_bias: Tensor | None
 
 
+class _Panels(NamedTuple):
+    """A model's weights in panels: the op's arguments in its order."""
+
+    panels: list[Tensor]
+    output_panels: Tensor | None
+
+
 class _Fed(NamedTuple):
     """What a model is fed of its sources: the op's arguments in its order."""
 
@@ -335,19 +352,21 @@ class _Fed(NamedTuple):
 
 
 def _more_models(
-    models: Sequence[_Model], fed: Sequence[_Fed]
+    models: Sequence[_Model], panels: Sequence[_Panels], fed: Sequence[_Fed]
 ) -> tuple[list[Tensor], list[int], list[float]]:
     """The op's `more`, `more_layout` and `more_scales`."""
     tensors: list[Tensor | None] = []
     layout = []
-    for model, own in zip(models, fed, strict=True):
+    for model, packed, own in zip(models, panels, fed, strict=True):
         layout += [_CELLS.index(model.cell), _CONTEXTS.index(model.context)]
         layout += [int(model.input_feeding), int(model.additive)]
         layout += [len(model.layers), len(model.attention), int(model.output_bias is not None)]
         layout += [len(own.hidden), len(own.cells), int(own.keys is not None)]
-        layout += [int(own.source_context is not None)]
+        layout += [int(own.source_context is not None), len(packed.panels)]
+        layout += [int(packed.output_panels is not None)]
         tensors += [model.embedding, *model.layers, *model.attention]
-        tensors += [model.output_weight, model.output_bias, *own.hidden, *own.cells]
+        tensors += [model.output_weight, model.output_bias, *packed.panels, packed.output_panels]
+        tensors += [*own.hidden, *own.cells]
         tensors += [own.keys, own.values, own.source_context]
     return [t for t in tensors if t is not None], layout, [model.scale for model in models]
 

@@ -86,10 +86,12 @@ class Predictor:
         self.common = shortlist if isinstance(shortlist, Tensor) else None
         self.by_source = shortlist if isinstance(shortlist, list) else None
         self.prepared = [model.prepared_weights() for model in self.models]
-        self.decoders = [
-            model.decoder if prepared is None else prepared.decoder
+        parts = [
+            model if prepared is None else prepared
             for model, prepared in zip(self.models, self.prepared, strict=True)
         ]
+        self.encoders = [part.encoder for part in parts]
+        self.decoders = [part.decoder for part in parts]
         self.whole = [
             _output(decoder) if prepared is None else prepared.output
             for decoder, prepared in zip(self.decoders, self.prepared, strict=True)
@@ -97,6 +99,7 @@ class Predictor:
         self.outputs = self.whole
         if self.common is not None:
             self.outputs = [(w[self.common], b[self.common]) for w, b in self.whole]
+        self._packed: dict[int, Tensor | None] = {}
         wide = [state_dtype(weight.dtype) for weight, _ in self.whole]
         self.dtype = torch.float64 if torch.float64 in wide else torch.float32
 
@@ -117,11 +120,9 @@ class Predictor:
     def start(self, src: Tensor, lengths: Tensor | Sequence[int] | None) -> tuple[Running, Tensor]:
         """Also returns the sources' lengths (B,)."""
         memories, states = [], []
-        for model, prepared in zip(self.models, self.prepared, strict=True):
-            encoded = model.encoder(src, lengths)
-            memory, state = model.decoder.prepare(encoded, invariant=True)
-            if prepared is not None:
-                memory, state = prepared.start(memory, state)
+        for encoder, decoder in zip(self.encoders, self.decoders, strict=True):
+            encoded = encoder(src, lengths)
+            memory, state = decoder.prepare(encoded, invariant=True)
             memories.append(memory)
             states.append(state)
         sources = torch.arange(src.size(0), device=src.device)
@@ -137,7 +138,9 @@ class Predictor:
     def top(self, prediction: Prediction, k: int) -> tuple[Tensor, Tensor]:
         """The k most probable tokens, ties lowest id first: log_probs, ids, both (N, k)."""
         [step] = prediction.steps
-        log_probs, ids = ops.vocab_pick(step.features, *self.outputs[0], k=k)
+        log_probs, ids = ops.vocab_pick(
+            step.features, *self.outputs[0], k=k, panels=self._panels(0)
+        )
         return log_probs, ids if self.common is None else self.common[ids]
 
     def all(self, prediction: Prediction) -> Tensor:
@@ -173,18 +176,34 @@ class Predictor:
         features = prediction.steps[index].features
         weight, bias = self.outputs[index]
         if self.by_source is None:
-            log_probs, ids = ops.vocab_pick(features, weight, bias, k=len(weight))
+            log_probs, ids = ops.vocab_pick(
+                features, weight, bias, k=len(weight), panels=self._panels(index)
+            )
             ids = ids if self.common is None else self.common[ids]
             return self._spread(log_probs, ids)
         rows = []
         groups = features.unflatten(0, (max(len(prediction.sources), 1), -1))
         for group, source in zip(groups, prediction.sources.tolist(), strict=False):
             ids = self.by_source[source]
-            log_probs, picks = ops.vocab_pick(group, weight[ids], bias[ids], k=len(ids))
+            few, packed = weight[ids], None
+            if self.prepared[index] is not None:
+                packed = ops.pack_panels(few)
+            log_probs, picks = ops.vocab_pick(group, few, bias[ids], k=len(ids), panels=packed)
             rows.append(self._spread(log_probs, ids[picks]))
         if not rows:
             return features.new_zeros(0, self.vocab_size, dtype=state_dtype(features.dtype))
         return torch.cat(rows)
+
+    def _panels(self, index: int) -> Tensor | None:
+        """Those of a model's output layer: prepared weights are summed as `native` does."""
+        prepared = self.prepared[index]
+        if prepared is None:
+            return None
+        if self.common is None and prepared.panels is not None and prepared.screen is None:
+            return prepared.panels.output
+        if index not in self._packed:
+            self._packed[index] = ops.pack_panels(self.outputs[index][0])
+        return self._packed[index]
 
     def _spread(self, log_probs: Tensor, ids: Tensor) -> Tensor:
         """(N, V) from the log-probabilities of some ids, (N, n) both."""

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""A decoder's weights as decoding reads them: in a narrower dtype, or screened in int8."""
+"""A model's weights as decoding reads them: in a narrower dtype, packed, or screened in int8."""
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from seq2seq_ext import ops
 
 if TYPE_CHECKING:
-    from seq2seq_ext.nn.decoder import Decoder, DecoderMemory, DecoderState
+    from seq2seq_ext.nn.decoder import Decoder
+    from seq2seq_ext.nn.encoder import Encoder
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
@@ -59,6 +62,30 @@ class Screen(NamedTuple):
         return cls(panels.contiguous(), numbers)
 
 
+class Panels(NamedTuple):
+    """The weights that a step multiplies by, packed: see `ops.pack_panels`."""
+
+    # w_ih, w_hh and w_hr of each layer, then with attention w_ih and w_hh of `combine`.
+    recurrent: list[Tensor]
+    output: Tensor | None  # None: it is screened in int8, and read as it is where it is not
+
+    @classmethod
+    def of(cls, decoder: Decoder, output: Tensor | None) -> Panels | None:
+        """None: there is no library to read them."""
+        gates = {"lstm": 4, "gru": 3, "rnn": 1}[decoder.cell]
+        weights = []
+        for layer in range(decoder.num_layers):
+            matrices = [w for w in decoder.rnn.layer_weights(layer) if w.dim() == 2]
+            weights += list(zip(matrices, (gates, gates, 1), strict=False))
+        if decoder.attention is not None:
+            weights += [(decoder.combine.weight_ih, 1), (decoder.combine.weight_hh, 1)]
+        packed = [ops.pack_panels(weight, count) for weight, count in weights]
+        if any(panels is None for panels in packed):
+            return None
+        recurrent = [panels for panels in packed if panels is not None]
+        return cls(recurrent, None if output is None else ops.pack_panels(output))
+
+
 class PreparedWeights:
     """What `Seq2Seq.prepare_for_decoding` makes, and decoding reads.
 
@@ -68,22 +95,33 @@ class PreparedWeights:
     """
 
     def __init__(
-        self, decoder: Decoder, dtype: torch.dtype, rescore_dtype: torch.dtype | None = None
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        dtype: torch.dtype,
+        rescore_dtype: torch.dtype | None = None,
     ) -> None:
-        own = decoder.embedding.weight.dtype
         self.dtype = dtype
         self.wide = (rescore_dtype or torch.bfloat16) if dtype == torch.int8 else dtype
         self._check(decoder, rescore_dtype)
-        self._of = _versions(decoder)
-        self.decoder = decoder
-        if self.wide != own:
-            self.decoder = copy.deepcopy(decoder).to(self.wide).requires_grad_(False)
+        self._of = _versions(encoder, decoder)
+        self.encoder, self.decoder = _in(encoder, self.wide), _in(decoder, self.wide)
+        # The loop in Python is to find the same bits.
+        self.decoder.rnn.steps_as_sequences = True
+        if self.decoder.attention is not None:
+            self.decoder.combine.steps_as_sequences = True
         with torch.no_grad():
             weight, bias = self.decoder.output_parameters()
-        self.output = weight.detach().contiguous(), bias.detach().contiguous()
-        self.screen = Screen.of(*self.output) if dtype == torch.int8 else None
-        held = {p.data_ptr() for p in decoder.parameters()}
-        parts = [*self.decoder.parameters(), *self.output, *(self.screen or ())]
+            self.output = weight.detach().contiguous(), bias.detach().contiguous()
+            self.screen = Screen.of(*self.output) if dtype == torch.int8 else None
+            self.panels = Panels.of(self.decoder, None if self.screen else self.output[0])
+        own = [*encoder.parameters(), *decoder.parameters()]
+        held = {p.data_ptr() for p in own}
+        parts = [*self.encoder.parameters(), *self.decoder.parameters(), *self.output]
+        parts += self.screen or ()
+        if self.panels is not None:
+            parts += self.panels.recurrent
+            parts += [] if self.panels.output is None else [self.panels.output]
         new = {t.data_ptr(): t.nbytes for t in parts if t.data_ptr() not in held}
         self.memory_bytes = sum(new.values())
 
@@ -104,36 +142,23 @@ class PreparedWeights:
         if device.type != "cpu":
             raise ValueError(f"{where}: is for models on the CPU, this one is on {device}")
 
-    def fits(self, decoder: Decoder) -> bool:
-        """Whether the decoder's weights are still those that were prepared."""
-        return self._of == _versions(decoder)
-
-    def start(
-        self, memory: DecoderMemory, state: DecoderState
-    ) -> tuple[DecoderMemory, DecoderState]:
-        """What the model's own decoder made of a source, in the dtype of these weights. Once per
-        sentence everything is computed in the model's dtype."""
-        from seq2seq_ext.nn.decoder import DecoderState  # it imports this package
-        from seq2seq_ext.reference import state_dtype
-
-        attention, context = memory
-        if attention is not None:
-            attention = attention._replace(
-                keys=attention.keys.to(self.wide), values=attention.values.to(self.wide)
-            )
-        context = None if context is None else context.to(self.wide)
-        hidden, cell, feed = state
-        wide = state_dtype(self.wide)
-        return memory._replace(attention=attention, context=context), DecoderState(
-            tuple(h.to(self.wide) for h in hidden),
-            None if cell is None else tuple(c.to(wide) for c in cell),
-            None if feed is None else feed.to(self.wide),
-        )
+    def fits(self, encoder: Encoder, decoder: Decoder) -> bool:
+        """Whether the model's weights are still those that were prepared."""
+        return self._of == _versions(encoder, decoder)
 
 
-def _versions(decoder: Decoder) -> list[tuple[int, int, torch.dtype]]:
+def _in(module: Any, dtype: torch.dtype) -> Any:
+    """The module, to be changed at will, with weights of a dtype: its own where they are of it."""
+    parameters = list(module.parameters())
+    if all(parameter.dtype == dtype for parameter in parameters):
+        return copy.deepcopy(module, {id(p): p for p in parameters}).eval()
+    return copy.deepcopy(module).to(dtype).requires_grad_(False).eval()
+
+
+def _versions(*modules: nn.Module) -> list[tuple[int, int, torch.dtype]]:
     """What changes when a weight does."""
     return [
         (p.data_ptr(), -1 if p.is_inference() else p._version, p.dtype)
-        for p in decoder.parameters()
+        for module in modules
+        for p in module.parameters()
     ]

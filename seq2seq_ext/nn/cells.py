@@ -13,6 +13,8 @@ from seq2seq_ext import ops
 class _Cell(nn.RNNCellBase):
     """Shared by the three: torch.nn's input forms and its checks, in its words."""
 
+    steps_as_sequences = False  # see _Recurrent
+
     def _weights(self) -> tuple[Tensor, ...]:
         if not self.bias:
             return self.weight_ih, self.weight_hh
@@ -147,5 +149,11 @@ class RNNCell(_Cell):
         if self.nonlinearity not in ("tanh", "relu"):
             raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
         x, (h,) = self._prepare(input, None if hx is None else (hx,), 1)
-        h = ops.rnn_step(x, h, self._weights(), nonlinearity=self.nonlinearity)
+        if self.steps_as_sequences:
+            _, h_n = ops.rnn_sequence(
+                x[None], h[None], self._weights(), nonlinearity=self.nonlinearity
+            )
+            h = h_n[0]
+        else:
+            h = ops.rnn_step(x, h, self._weights(), nonlinearity=self.nonlinearity)
         return h if input.dim() == 2 else h.squeeze(0)

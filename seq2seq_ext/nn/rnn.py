@@ -27,6 +27,10 @@ States = tuple[Tensor, ...]  # (h,) or, for the LSTM, (h, c)
 class _Recurrent(nn.RNNBase):
     """What the three have in common: input forms, layers, directions. A subclass names its op."""
 
+    # Whether `step` runs a sequence of length one: it sums as decoding from packed weights does,
+    # while a step's kernel, which reads them as they are, does so in another order.
+    steps_as_sequences = False
+
     def _sequence(
         self, x: Tensor, states: States, weights: States, lengths: Tensor | None
     ) -> tuple[Tensor, States]:
@@ -181,7 +185,12 @@ class _Recurrent(nn.RNNBase):
         for layer, states in enumerate(hx):
             if layer > 0 and self.training and self.dropout > 0:
                 x = F.dropout(x, self.dropout)
-            out = self._step(x, tuple(states), self.layer_weights(layer))
+            weights = self.layer_weights(layer)
+            if self.steps_as_sequences:
+                y, ends = self._sequence(x[None], tuple(s[None] for s in states), weights, None)
+                out = (y[0], *(s[0] for s in ends[1:]))
+            else:
+                out = self._step(x, tuple(states), weights)
             finals.append(out)
             x = out[0]
         return x, finals

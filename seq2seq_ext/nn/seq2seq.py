@@ -208,15 +208,17 @@ class Seq2Seq(nn.Module):
     def prepare_for_decoding(
         self, dtype: torch.dtype | None, *, rescore_dtype: torch.dtype | None = None
     ) -> PreparedWeights | None:
-        """Makes, once, a copy of the decoder's weights for `generate` and `score` to read: what
-        these cost at small batches is the bytes of the weights.
+        """Makes, once, a copy of the model's weights for `generate` and `score` to read, packed as
+        the processor multiplies by them fastest: what these cost at small batches is the bytes of
+        the weights.
 
-        The encoder, and all else that is computed once per sentence, stays in the model's dtype.
-        The copy is no part of the state dict, and is made anew when the weights have changed. CPU
-        only.
+        Packed weights are summed in an order of their own. Results are the same bits alone and in
+        any batch, as they are without the copy; between the two, last bits may differ. The copy is
+        no part of the state dict, and is made anew when the weights have changed. CPU only.
 
         Args:
-            dtype: torch.bfloat16, torch.float32, torch.float64: of all weights. torch.int8: the
+            dtype: torch.bfloat16, torch.float32, torch.float64: of all weights, the encoder's
+                included, and of what is computed from them. torch.int8: the
                 output layer is read in int8, and those few tokens that might be among the best are
                 computed anew from weights of rescore_dtype: a row's best tokens, in their order,
                 are those of dtype=rescore_dtype. Log-probabilities are its but for a term that a
@@ -232,7 +234,7 @@ class Seq2Seq(nn.Module):
         """
         self._prepared = None
         if dtype is not None:
-            self._prepared = PreparedWeights(self.decoder, dtype, rescore_dtype)
+            self._prepared = PreparedWeights(self.encoder, self.decoder, dtype, rescore_dtype)
         elif rescore_dtype is not None:
             raise ValueError(
                 "prepare_for_decoding: rescore_dtype is for dtype torch.int8, not None"
@@ -243,7 +245,7 @@ class Seq2Seq(nn.Module):
         """Those of `prepare_for_decoding`, of the weights as they are now; None: nothing is
         prepared."""
         prepared = self._prepared
-        if prepared is not None and not prepared.fits(self.decoder):
+        if prepared is not None and not prepared.fits(self.encoder, self.decoder):
             rescore = prepared.wide if prepared.dtype == torch.int8 else None
             prepared = self.prepare_for_decoding(prepared.dtype, rescore_dtype=rescore)
         return prepared

@@ -23,6 +23,8 @@ def op_arguments(**changes):
         "tokens": None,
         "screen": None,
         "screen_numbers": None,
+        "panels": [],
+        "output_panels": None,
         "hidden": [torch.randn(B, H)],
         "cells": [],
         "keys": torch.randn(B, S, H),
@@ -50,7 +52,11 @@ def op_arguments(**changes):
         "mean_of_logs": False,
     }
     assert set(changes) <= set(arguments)
-    return list({**arguments, **changes}.values())
+    return {**arguments, **changes}
+
+
+def values(**changes):
+    return list(op_arguments(**changes).values())
 
 
 def lists(ids, starts):
@@ -64,7 +70,7 @@ def another(V=11, B=2, **changes):
     tensors += [torch.randn(B, H), torch.randn(B, C)]
     made = {
         "more": tensors,
-        "more_layout": [2, 1, 0, 0, 2, 0, 0, 1, 0, 0, 1],
+        "more_layout": [2, 1, 0, 0, 2, 0, 0, 1, 0, 0, 1, 0, 0],
         "more_scales": [1.0],
     }
     return {**made, **changes}
@@ -77,11 +83,42 @@ def test_the_op_runs_several_models():
 
 
 def test_the_op_runs():
-    found = torch.ops.seq2seq_ext.decode(*op_arguments())
+    found = torch.ops.seq2seq_ext.decode(*values())
     tokens, lengths, log_probs, _, weights, hidden, contexts, undefined, scores = found
     assert tokens.shape == log_probs.shape == (2, int(lengths.max()))
     assert weights.numel() == hidden.numel() == contexts.numel() == scores.numel() == 0
     assert undefined.tolist() == [-1, -1]
+
+
+def packed():
+    """The panels of those arguments' weights."""
+    given, pack = op_arguments(), torch.ops.seq2seq_ext.pack_panels
+    recurrent = [pack(w, 3) for w in given["layers"]] + [pack(w, 1) for w in given["attention"]]
+    return {"panels": recurrent, "output_panels": pack(given["output_weight"], 0)}
+
+
+def test_panels_of_the_output_layer_may_be_left_to_the_op():
+    given = packed()
+    whole = torch.ops.seq2seq_ext.decode(*values(**given))
+    given["output_panels"] = None
+    for got, want in zip(torch.ops.seq2seq_ext.decode(*values(**given)), whole, strict=True):
+        assert torch.equal(got, want)
+    plain = torch.ops.seq2seq_ext.decode(*values())
+    assert torch.equal(plain[0], whole[0])
+    torch.testing.assert_close(plain[2], whole[2])
+
+
+@pytest.mark.parametrize("make", [lambda w: w[:-1], lambda w: w.double(), lambda w: w[None]])
+def test_panels_that_do_not_fit(make):
+    given = packed()
+    for at in range(4):
+        panels = list(given["panels"])
+        panels[at] = make(panels[at])
+        with pytest.raises(ValueError, match=rf"panels\[{at}\] \(.h\): expected"):
+            torch.ops.seq2seq_ext.decode(*values(panels=panels))
+    given["output_panels"] = make(given["output_panels"])
+    with pytest.raises(ValueError, match="output_panels: expected"):
+        torch.ops.seq2seq_ext.decode(*values(**given))
 
 
 @pytest.mark.parametrize(
@@ -117,11 +154,11 @@ def test_the_op_runs():
         ({"row_ids": torch.arange(3)}, "row_ids: expected shape"),
         ({"mode": "given"}, "given: expected"),
         ({"screen": torch.zeros(6, 2, 16, 4).byte()}, "screen_numbers: expected"),
-        (another(more_layout=[2]), "more_layout: expected 11 a model"),
-        (another(more_layout=[4, *[0] * 10]), "more_layout: expected a cell from 0 to 3"),
-        (another(more_layout=[2, 1, 0, 0, 9, *[0] * 6]), "more: expected as many as more_layout"),
-        (another(more_layout=[2, 1, 0, 0, -1, *[0] * 6]), "more: expected as many as more_layout"),
-        (another(more_layout=[2, 1, 0, 0, 2, 0, 0, 0, 0, 0, 1]), "hidden: expected 1"),
+        (another(more_layout=[2]), "more_layout: expected 13 a model"),
+        (another(more_layout=[4, *[0] * 12]), "more_layout: expected a cell from 0 to 3"),
+        (another(more_layout=[2, 1, 0, 0, 9, *[0] * 8]), "more: expected as many as more_layout"),
+        (another(more_layout=[2, 1, 0, 0, -1, *[0] * 8]), "more: expected as many as more_layout"),
+        (another(more_layout=[2, 1, 0, 0, 2, 0, 0, 0, 0, 0, 1, 0, 0]), "hidden: expected 1"),
         (another(V=10), "more: expected models with the first one's words"),
         (another(B=3), "more: expected models with the first one's words, tokens and rows"),
         (another(more=[*another()["more"], torch.zeros(1)]), "more: expected 6, got 7 tensors"),
@@ -141,9 +178,11 @@ def test_the_op_runs():
         (lists([2, 1, 3, 4], [0, 2, 4]), "shortlist: expected ascending ids"),
         (lists([1, 11, 3, 4], [0, 2, 4]), "shortlist: expected ascending ids below 11"),
         ({"tokens": torch.arange(11), **lists([1, 2], [0, 1, 2])}, "shortlist: expected None"),
+        ({"panels": [torch.zeros(3)]}, "panels: expected 0 or 4, got 1 tensors"),
+        ({"output_panels": torch.zeros(3)}, "panels: expected 0 or 4, got 0 tensors"),
     ],
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
 def test_the_op_refuses(changes, message):
     with pytest.raises(ValueError, match=message):
-        torch.ops.seq2seq_ext.decode(*op_arguments(**changes))
+        torch.ops.seq2seq_ext.decode(*values(**changes))

@@ -106,6 +106,7 @@ class Loop:
         self.B = len(sources["hidden"][0])
         self.S = sources["keys"].shape[1] if "keys" in sources else 0
         self.V = len(model["output_weight"])
+        self.panels = model.get("panels", False)
         self.K = options.get("slots", 1)
         self.mode = options.get("mode", GREEDY)
         self.tokens = model.get("tokens", np.arange(self.V))
@@ -158,7 +159,7 @@ class Loop:
         x = np.ascontiguousarray(np.concatenate(x, 1))
         for layer, w in enumerate(model["layers"]):
             c = cells[layer] if cells else None
-            h, c = self.kernels.step(model["cell"], x, hidden[layer], (*w, None), c=c)[:2]
+            h, c = self._cell(model["cell"], x, hidden[layer], w, c)
             hidden[layer] = x = h
             if cells:
                 cells[layer] = c
@@ -175,12 +176,21 @@ class Loop:
             w_query=model["w_query"],
             v=model["v"],
         )
-        combine = (model["combine_ih"], model["combine_hh"], None, None, None)
-        return self.kernels.step("rnn_tanh", context, x, combine)[0], attention
+        combine = (model["combine_ih"], model["combine_hh"], None, None)
+        return self._cell("rnn_tanh", context, x, combine)[0], attention
+
+    def _cell(self, cell, x, h, weights, c=None):
+        """h and c. From panels a step is a sequence of length one."""
+        if not self.panels:
+            return self.kernels.step(cell, x, h, (*weights, None), c=c)[:2]
+        c = None if c is None else c[None]
+        found = self.kernels.sequence_forward(cell, x[None], h[None], [(*weights, None)], c0=c)
+        return found["h_n"][0], None if c is None else found["c_n"][0]
 
     def _candidates(self, b, slot, step, features, history):
         output = features, self.model["output_weight"], self.model["output_bias"]
-        log_probs, words = (x[0] for x in self.kernels.vocab_pick(*output, k=self.V))
+        found = self.kernels.vocab_pick(*output, k=self.V, panels=self.panels)
+        log_probs, words = (x[0] for x in found)
         if np.isnan(log_probs).any():
             return {"tokens": [], "scores": [], "log_probs": [], "finite": False}
         if self.mode == GIVEN:
@@ -234,6 +244,7 @@ class Loop:
             rows=np.array([row]),
             banned=packed,
             temperature=self.options.get("temperature", 1.0),
+            panels=self.panels,
         )
         log_prob = [float(log_probs[word])]
         return {"tokens": [word], "scores": log_prob, "log_probs": log_prob, "drawn": True}

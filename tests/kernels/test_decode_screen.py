@@ -48,7 +48,8 @@ def told_features(rng, dtype, features, weight, bias=None):
 
 
 def compare(kernels, model, sources, *, atol=0.1, rtol=0.0, threads=(1, 4), **options):
-    """Both ways; log-probabilities are the same to the screen's error only."""
+    """Both ways, from panels; log-probabilities are the same to the screen's error only."""
+    model = model | {"panels": True}
     plain = kernels.decode_sequences(model, sources, **options)
     screened = model | {"screen": screen_of(model)}
     found = kernels.decode_sequences(screened, sources, **options)

@@ -46,11 +46,13 @@ def problem(rng, dtype, B, **sizes):
     return model, make_sources(rng, model, dtype, B)
 
 
+@pytest.mark.parametrize("panels", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", MODELS)
-def test_models_and_modes(cpu_kernels, rng, dtype, name, mode):
+def test_models_and_modes(cpu_kernels, rng, dtype, name, mode, panels):
     model, sources = problem(rng, dtype, 3, **MODELS[name])
+    model["panels"] = panels
     options = options_of(mode)
     if "keys" in sources:
         options["attentions"] = True
@@ -63,9 +65,11 @@ def test_models_and_modes(cpu_kernels, rng, dtype, name, mode):
 @pytest.mark.parametrize("V", [1, 95, 97, 300])
 @pytest.mark.parametrize("H", [5, 33])
 @pytest.mark.parametrize("mode", MODES)
-def test_sizes(cpu_kernels, rng, dtype, H, V, mode):
+@pytest.mark.parametrize("panels", [False, True])
+def test_sizes(cpu_kernels, rng, dtype, H, V, mode, panels):
     B = 9 if mode == "greedy" else 2
     model, sources = problem(rng, dtype, B, H=H, V=V)
+    model["panels"] = panels
     options = options_of(mode, start_token=0, eos=[V - 1])
     check(cpu_kernels, model, sources, **options)
     check(cpu_kernels, model, part_of(sources, slice(0, 1)), **options)
@@ -80,10 +84,12 @@ def test_no_sources(cpu_kernels, rng, context, mode):
     assert found["undefined"] == (-1, -1)
 
 
+@pytest.mark.parametrize("panels", [False, True])
 @pytest.mark.parametrize("mode", ["greedy", "beam", "draw", "top_k", "top_p"])
-def test_sources_wait_for_room(cpu_kernels, rng, mode):
+def test_sources_wait_for_room(cpu_kernels, rng, mode, panels):
     """More rows than are in flight at once (256), which leave at different times."""
     model, sources = problem(rng, "float32", 300, V=97, cell="gru", context="attention")
+    model["panels"] = panels
     options = options_of(mode, eos=list(range(40)), attentions=True, max_new_tokens=5)
     found = check(cpu_kernels, model, sources, **options)
     assert len(set(found["lengths"].tolist())) > 2
@@ -105,11 +111,13 @@ def test_one_source_with_more_slots_than_rows_in_flight(cpu_kernels, rng):
     )
 
 
+@pytest.mark.parametrize("panels", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", MODES)
-def test_threads(cpu_kernels, rng, dtype, mode):
+def test_threads(cpu_kernels, rng, dtype, mode, panels):
     """To the bit; so many rows and words that the engine takes four."""
     model, sources = problem(rng, dtype, 70, H=33, V=300, L=2, context="attention")
+    model["panels"] = panels
     options = options_of(mode, attentions=True, max_new_tokens=6)
     if mode == "min_p":
         options["row_ids"] = np.arange(70)
@@ -119,9 +127,11 @@ def test_threads(cpu_kernels, rng, dtype, mode):
         assert_bits(found, one)
 
 
+@pytest.mark.parametrize("panels", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_given_tokens(cpu_kernels, rng, dtype):
+def test_given_tokens(cpu_kernels, rng, dtype, panels):
     model, sources = problem(rng, dtype, 9, H=33, context="attention")
+    model["panels"] = panels
     lengths = np.array([0, 5, 1, 0, 3, 2, 5, 4, 0])
     options = {"mode": GIVEN, "given": rng.integers(0, 95, (9, 5)), "given_lengths": lengths}
     found = check(cpu_kernels, model, sources, attentions=True, **options)
@@ -149,11 +159,13 @@ def test_empty_given_rows_before_others(cpu_kernels, rng, first):
     assert found["lengths"].tolist() == lengths.tolist()
 
 
+@pytest.mark.parametrize("panels", [False, True])
 @pytest.mark.parametrize("mode", MODES)
-def test_shortlist(cpu_kernels, rng, mode):
+def test_shortlist(cpu_kernels, rng, mode, panels):
     tokens = np.sort(rng.choice(np.arange(4, 500), 96, replace=False))
     tokens[0] = 2
     model, sources = problem(rng, "float32", 3, V=96, tokens=tokens)
+    model["panels"] = panels
     options = options_of(mode, banned=[3, int(tokens[5])])
     found = check(cpu_kernels, model, sources, **options)
     for row, length in zip(found["tokens"], found["lengths"], strict=True):
@@ -179,11 +191,13 @@ def test_long_rows(cpu_kernels, rng, mode, steps):
     check(cpu_kernels, model, sources, **options)
 
 
+@pytest.mark.parametrize("panels", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", MODES)
-def test_bans_and_prefixes(cpu_kernels, rng, dtype, mode):
+def test_bans_and_prefixes(cpu_kernels, rng, dtype, mode, panels):
     B, V = 3, 97
     model, sources = problem(rng, dtype, B, V=V, H=33)
+    model["panels"] = panels
     allowed = rng.random((B, V)) < 0.3
     allowed[:, 2] = True
     options = options_of(
@@ -217,11 +231,13 @@ def test_nothing_is_allowed_at_some_step(cpu_kernels, rng, mode):
     assert (found["lengths"] <= 6).all()
 
 
+@pytest.mark.parametrize("panels", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("mode", MODES)
-def test_undefined_logits(cpu_kernels, rng, dtype, bad, mode):
+def test_undefined_logits(cpu_kernels, rng, dtype, bad, mode, panels):
     model, sources = problem(rng, dtype, 3, H=5, cell="rnn_relu", context="attention")
+    model["panels"] = panels
     values = decode(sources["hidden"][0])
     values[1, 2] = bad
     sources["hidden"][0] = encode(values, dtype)

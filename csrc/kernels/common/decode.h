@@ -32,6 +32,13 @@ constexpr int64_t kScreenWords = 96, kScreenDepth = 4;
 // Where the source's context c enters (seq2seq_ext.nn.Decoder).
 enum class DecodeContext : int { kInitialState, kEveryStep, kAttention };
 
+// Weights in panels (cpu/panels.h), which are then what is read; null: there are none.
+struct DecodePanels {
+  const void* ih = nullptr;
+  const void* hh = nullptr;
+  const void* hr = nullptr;
+};
+
 // One step: x = [embedding of the last token; c or the last attentional vector]; s = the layers'
 // last state; with attention c = attention(s), features = tanh(combine_ih @ c + combine_hh @ s),
 // else features = s; logits = output_weight @ features + output_bias.
@@ -56,6 +63,11 @@ struct DecodeModel {
   const void* output_bias = nullptr;  // (V)
   const int64_t* tokens = nullptr;    // (V) ascending: the token of each word; null: the same
   DecodeScreen screen;                // float32 and bfloat16 only
+  // CPU only: the weights again in panels. Of all layers and of combine_*, or of none; without
+  // those of the output layer these are packed for the call, where they are wanted.
+  const DecodePanels* layer_panels = nullptr;  // (L)
+  DecodePanels combine_panels;
+  const void* output_panels = nullptr;
 };
 
 // The encoded sentences: B of them, S positions at most.

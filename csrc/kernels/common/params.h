@@ -127,6 +127,10 @@ struct StepParams {
   void* c_out = nullptr;          // (B, H) state, contiguous; may alias c unless there is `from`
   const int64_t* from = nullptr;  // (B): the row of h and c that each row goes on from; null: its
                                   // own
+  // Decoding alone: the weights again in panels, which are then what is read.
+  const void* ih_panels = nullptr;
+  const void* hh_panels = nullptr;
+  const void* hr_panels = nullptr;
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -172,6 +176,18 @@ struct LinearRowsParams {
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Weights packed for decoding: see cpu/panels.h. What panels look like is the affair of the
+// instruction set that runs. CPU only.
+
+struct PanelsParams {
+  DType dtype;
+  int64_t N, K;
+  int gates;           // of a cell's weights (G*H, K); 0: an output layer's (V, K)
+  const void* weight;  // (N, K) dtype, contiguous
+  void* panels;        // as many elements as pack_panels says; null: it only says
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
 // Vocabulary pick: the K largest of log_softmax(logits), logits = (weight @ hidden + bias) /
 // temperature, without writing (B, V) anything. Sorted by descending probability; ties go to the
 // lowest index. A banned word's logit counts as -inf, whatever it is. A row whose logits hold a NaN
@@ -187,6 +203,7 @@ struct VocabPickParams {
   int64_t B, H, V, K;               // 1 <= K <= V; K == 1 with a seed
   const void* hidden;               // (B, H) dtype, contiguous
   const void* weight;               // (V, H) dtype, contiguous
+  const void* panels = nullptr;     // CPU only: the weight in panels, which is then what is read
   const void* bias = nullptr;       // (V) dtype
   double temperature = 1.0;         // > 0
   const int32_t* banned = nullptr;  // (B, ceil(V/32)): bit v%32 of [v/32] bans word v; null: none

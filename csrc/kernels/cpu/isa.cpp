@@ -25,8 +25,8 @@ Choice choose() {
   {                                                                                      \
     #isa, isa::sequence_forward, isa::sequence_backward, isa::step, isa::attention_step, \
         isa::linear_rows, isa::vocab_pick, isa::cross_entropy_forward,                   \
-        isa::cross_entropy_backward, isa::make_step_part, isa::make_attention_part,      \
-        isa::make_vocab_part, isa::make_vocab_screen                                     \
+        isa::cross_entropy_backward, isa::pack_panels, isa::make_step_part,              \
+        isa::make_attention_part, isa::make_vocab_part, isa::make_vocab_screen           \
   }
   static const Candidate candidates[] = {
   // best first
@@ -91,5 +91,14 @@ SEQ2SEQ_EXT_LAUNCH(vocab_pick, VocabPickParams)
 SEQ2SEQ_EXT_LAUNCH(cross_entropy_forward, CrossEntropyForwardParams)
 SEQ2SEQ_EXT_LAUNCH(cross_entropy_backward, CrossEntropyBackwardParams)
 #undef SEQ2SEQ_EXT_LAUNCH
+
+Status pack_panels(const PanelsParams& params, const Runtime& runtime, int64_t* count) {
+  std::string error;
+  const KernelTable* table = kernel_table(&error);
+  if (table == nullptr) return Status::invalid(error);
+  *count = table->pack_panels(params, runtime);
+  if (*count >= 0) return Status::ok();
+  return Status::invalid("pack_panels: expected float32, float64 or bfloat16");
+}
 
 }  // namespace seq2seq_ext::kernels::cpu

@@ -35,6 +35,8 @@ struct KernelTable {
   Status (*vocab_pick)(const VocabPickParams&, const Runtime&);
   Status (*cross_entropy_forward)(const CrossEntropyForwardParams&, const Runtime&);
   Status (*cross_entropy_backward)(const CrossEntropyBackwardParams&, const Runtime&);
+  // Packs unless `panels` is null; returns how many elements they have, -1: an unknown dtype.
+  int64_t (*pack_panels)(const PanelsParams&, const Runtime&);
   // Parts of a decode step (cpu/decode/parts.h), to be deleted by the caller; null: an unknown
   // dtype.
   decode::StepPart* (*make_step_part)(const StepParams& most);
@@ -57,6 +59,7 @@ const KernelTable* kernel_table(std::string* error);
   Status vocab_pick(const VocabPickParams&, const Runtime&);                        \
   Status cross_entropy_forward(const CrossEntropyForwardParams&, const Runtime&);   \
   Status cross_entropy_backward(const CrossEntropyBackwardParams&, const Runtime&); \
+  int64_t pack_panels(const PanelsParams&, const Runtime&);                         \
   decode::StepPart* make_step_part(const StepParams& most);                         \
   decode::AttentionPart* make_attention_part(const AttentionStepParams& most);      \
   decode::VocabPart* make_vocab_part(const decode::VocabPartParams& most, int);     \

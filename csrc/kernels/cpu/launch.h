@@ -16,6 +16,7 @@ Status sequence_backward(const SequenceBackwardParams& params, const Runtime& ru
 Status step(const StepParams& params, const Runtime& runtime);
 Status attention_step(const AttentionStepParams& params, const Runtime& runtime);
 Status linear_rows(const LinearRowsParams& params, const Runtime& runtime);
+Status pack_panels(const PanelsParams& params, const Runtime& runtime, int64_t* count);
 Status vocab_pick(const VocabPickParams& params, const Runtime& runtime);
 Status cross_entropy_forward(const CrossEntropyForwardParams& params, const Runtime& runtime);
 Status cross_entropy_backward(const CrossEntropyBackwardParams& params, const Runtime& runtime);

@@ -8,6 +8,7 @@
 #include "cpu/decode/parts.h"
 #include "cpu/packed_weights.h"
 // These come before what is compiled for the ISA (target.h).
+#include "cpu/panel_step.h"
 #include "cpu/sequence_backward.h"
 #include "cpu/sequence_forward.h"
 #include "cpu/step.h"
@@ -148,6 +149,21 @@ struct Launch {
     const typename Step<T, Cell>::Work work_;
   };
 
+  // The same from weights in panels.
+  class PanelPart final : public decode::StepPart {
+   public:
+    explicit PanelPart(const StepParams& most) : StepPart(most), step_(params) {}
+    void run(const Member& member) override { step_.run(member); }
+
+   private:
+    const PanelStep<T, Cell> step_;
+  };
+
+  static decode::StepPart* make_part(const StepParams& most) {
+    if (most.ih_panels == nullptr) return new Part(most);
+    return new PanelPart(most);
+  }
+
   static int plan_team(const Runtime& runtime, const SequenceShape& shape, const Schedule& schedule,
                        int64_t gates, int64_t panels) {
     const int64_t rows = schedule.N / std::max<int64_t>(1, schedule.steps);
@@ -205,7 +221,7 @@ Status step(const StepParams& params, const Runtime& runtime) {
 decode::StepPart* make_step_part(const StepParams& most) {
   decode::StepPart* part = nullptr;
   dispatch(most.dtype, most.cell, [&](auto launch) {
-    part = new typename decltype(launch)::Part(most);
+    part = decltype(launch)::make_part(most);
     return Status::ok();
   });
   return part;

@@ -16,16 +16,13 @@
 #include "cpu/top_k.h"
 // These come before what is compiled for the ISA (target.h).
 #include "cpu/draw.h"
-#include "cpu/row_products.h"
 #include "cpu/softmax.h"
+#include "cpu/vocab_product.h"
 
 namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA {
 namespace {
 
-constexpr int64_t kBlock = 96;
 static_assert(kBlock % kDrawBlock == 0 && kDrawBlock == 32, "bans and draws go by 32 words");
-constexpr int64_t kBlockStride =
-    kBlock + 16;  // room for the tiles' overhang; rows start on cache lines
 
 // The vocabulary's blocks, handed out a few at a time in ascending order: a thread that was held up
 // takes fewer.
@@ -52,7 +49,6 @@ template <class S>
 class VocabPick {
  public:
   using T = AccOf<S>;
-  using P = Product<S>;
 
   VocabPick(const VocabPickParams& p, int64_t first, int64_t rows, int threads)
       : p_(p),
@@ -60,15 +56,14 @@ class VocabPick {
         rows_(rows),
         blocks_((p.V + kBlock - 1) / kBlock),
         parts_((blocks_ + Vec<T>::kLanes - 1) / Vec<T>::kLanes * Vec<T>::kLanes),
-        stride_(padded_length<P>(p.H)),
-        hidden_(rows * stride_),
+        product_(rows, p.H, p.panels != nullptr),
         maxima_(rows * parts_),
         sums_(rows * parts_),
         candidates_(p.seed == nullptr ? int64_t{threads} * threads * p.K : 0),
         drawn_(p.seed == nullptr ? 0 : int64_t{threads} * rows),
         inverse_temperature_(static_cast<T>(1 / p.temperature)),
         adjusted_(p.temperature != 1 || p.banned != nullptr) {
-    pack_activations<P>(static_cast<const S*>(p.hidden) + first * p.H, rows, p.H, hidden_.data());
+    product_.pack(static_cast<const S*>(p.hidden) + first * p.H, 0, rows, rows);
     for (int64_t b = 0; b < rows; ++b) {
       for (int64_t j = blocks_; j < parts_; ++j) {
         maxima_[b * parts_ + j] = -std::numeric_limits<T>::infinity();
@@ -94,18 +89,17 @@ class VocabPick {
  private:
   void pick_block(int64_t block, const Member& member) {
     const int64_t v = block * kBlock, count = std::min(kBlock, p_.V - v);
-    const S* weight = static_cast<const S*>(p_.weight) + v * p_.H;
     T bias[kBlock] = {};
     if (p_.bias != nullptr) {
       const S* source = static_cast<const S*>(p_.bias) + v;
       for (int64_t i = 0; i < count; ++i) bias[i] = to_acc(source[i]);
     }
-    const int64_t pass = rows_per_pass<P>(stride_);
-    alignas(64) T logits[8 * kTileRows * kBlockStride];
+    const S* weights = product_.weights(p_.weight, p_.panels, block);
+    const int64_t pass = product_.pass();
+    alignas(64) T logits[VocabProduct<S>::kMostRows * kBlockStride];
     for (int64_t b = 0; b < rows_; b += pass) {
       const int64_t rows = std::min(pass, rows_ - b);
-      row_products<P>(weight, p_.H, count, p_.H, hidden_.data() + b * stride_, stride_, rows,
-                      logits, kBlockStride, b == 0);
+      product_.block(weights, count, b, rows, b == 0, logits);
       for (int64_t i = 0; i < rows; ++i) {
         pick_row(b + i, block, logits + i * kBlockStride, bias, count, member);
       }
@@ -199,11 +193,11 @@ class VocabPick {
   }
 
   const VocabPickParams& p_;
-  const int64_t first_, rows_, blocks_, parts_, stride_;
-  ScratchArray<typename P::Activation> hidden_;  // (rows, stride)
-  ScratchArray<T> maxima_, sums_;                // (rows, parts): softmax_part of each block
-  ScratchArray<Candidate<T>> candidates_;        // (threads, threads, K): for merging
-  ScratchArray<Drawn<T>> drawn_;                 // (threads, rows), with a seed
+  const int64_t first_, rows_, blocks_, parts_;
+  const VocabProduct<S> product_;
+  ScratchArray<T> maxima_, sums_;          // (rows, parts): softmax_part of each block
+  ScratchArray<Candidate<T>> candidates_;  // (threads, threads, K): for merging
+  ScratchArray<Drawn<T>> drawn_;           // (threads, rows), with a seed
   const T inverse_temperature_;
   const bool adjusted_;
   std::vector<std::unique_ptr<TopK<T>>> owned_;

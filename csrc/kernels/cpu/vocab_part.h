@@ -24,7 +24,6 @@ template <class S>
 class VocabPart final : public decode::VocabPart {
  public:
   using T = AccOf<S>;
-  using P = Product<S>;
   static constexpr int kLanes = Vec<T>::kLanes;
 
   VocabPart(const decode::VocabPartParams& most, int threads)
@@ -32,9 +31,8 @@ class VocabPart final : public decode::VocabPart {
         threads_(threads),
         blocks_((most.V + kBlock - 1) / kBlock),
         parts_((blocks_ + kLanes - 1) / kLanes * kLanes),
-        stride_(padded_length<P>(most.H)),
         kept_(most.task == VocabTask::kBest ? most.K : 1),
-        hidden_(most.B * stride_),
+        product_(most.B, most.H, most.in_panels, most.lists != nullptr),
         maxima_(most.B * parts_),
         sums_(most.B * parts_),
         forced_(most.B),
@@ -47,7 +45,7 @@ class VocabPart final : public decode::VocabPart {
         scores_(most.B * kept_),
         log_probs_(most.B * kept_),
         all_(most.all ? most.B * blocks_ * kBlock : 0),
-        gathered_(most.lists != nullptr ? threads * kBlock * most.H : 0),
+        gathered_(most.lists != nullptr ? threads * product_.block_size() : 0),
         inverse_temperature_(static_cast<T>(1 / most.temperature)) {
     for (int64_t b = 0; b < most.B; ++b) fill_parts(b, blocks_);
     log_probs = all_.data();
@@ -62,8 +60,7 @@ class VocabPart final : public decode::VocabPart {
 
   void run(const Member& member) override {
     const int64_t begin = member.begin(params.B), end = member.end(params.B);
-    pack_activations<P>(static_cast<const S*>(params.features) + begin * params.H, end - begin,
-                        params.H, hidden_.data() + begin * stride_);
+    product_.pack(params.features, begin, end, params.B);
     if (member.index == 0) queue_.reset();
     if (member.index == 0 && params.lists != nullptr) find_own_blocks();
     if (params.task == VocabTask::kBest) best_[member.index]->reset(params.B);
@@ -125,7 +122,7 @@ class VocabPart final : public decode::VocabPart {
       const S* source = static_cast<const S*>(params.bias) + v;
       for (int64_t i = 0; i < count; ++i) bias[i] = to_acc(source[i]);
     }
-    rows(static_cast<const S*>(params.weight) + v * params.H, bias, count, {0, params.B, index},
+    rows(product_.weights(params.weight, params.panels, index), bias, count, {0, params.B, index},
          member);
   }
 
@@ -134,24 +131,22 @@ class VocabPart final : public decode::VocabPart {
     const decode::WordList& list = params.lists[own.first];
     const int64_t* token = list.tokens + own.index * kBlock;
     const int64_t count = std::min(kBlock, list.count - own.index * kBlock);
-    S* const gathered = gathered_.data() + member.index * kBlock * params.H;
+    S* const gathered = gathered_.data() + member.index * product_.block_size();
+    product_.gather(params.weight, token, count, gathered);
     T bias[kBlock] = {};
-    for (int64_t i = 0; i < count; ++i) {
-      std::copy_n(static_cast<const S*>(params.weight) + token[i] * params.H, params.H,
-                  gathered + i * params.H);
-      if (params.bias != nullptr) bias[i] = to_acc(static_cast<const S*>(params.bias)[token[i]]);
+    for (int64_t i = 0; params.bias != nullptr && i < count; ++i) {
+      bias[i] = to_acc(static_cast<const S*>(params.bias)[token[i]]);
     }
     rows(gathered, bias, count, own, member);
   }
 
-  void rows(const S* weight, const T* bias, int64_t count, const OwnBlock& block,
+  void rows(const S* weights, const T* bias, int64_t count, const OwnBlock& block,
             const Member& member) {
-    const int64_t pass = rows_per_pass<P>(stride_);
-    alignas(64) T logits[8 * kTileRows * kBlockStride];
+    const int64_t pass = product_.pass();
+    alignas(64) T logits[VocabProduct<S>::kMostRows * kBlockStride];
     for (int64_t b = block.first; b < block.end; b += pass) {
       const int64_t rows = std::min(pass, block.end - b);
-      row_products<P>(weight, params.H, count, params.H, hidden_.data() + b * stride_, stride_,
-                      rows, logits, kBlockStride, b == block.first);
+      product_.block(weights, count, b, rows, b == block.first, logits);
       for (int64_t i = 0; i < rows; ++i) {
         row(b + i, block.index, logits + i * kBlockStride, bias, count, member);
       }
@@ -311,14 +306,14 @@ class VocabPart final : public decode::VocabPart {
   }
 
   const int threads_;
-  const int64_t blocks_, parts_, stride_, kept_;
-  ScratchArray<typename P::Activation> hidden_;  // (B, stride)
-  ScratchArray<T> maxima_, sums_;                // (B, parts): softmax_part of each block
-  ScratchArray<T> forced_;                       // (B)
-  ScratchArray<T> logits_;                       // (B, blocks * kBlock), kNucleus
-  ScratchArray<Drawn<T>> drawn_;                 // (threads, B), kDraw
-  ScratchArray<Candidate<T>> work_;              // (threads, threads, kept): for merging
-  ScratchArray<T> values_;                       // (B, kept), and so below
+  const int64_t blocks_, parts_, kept_;
+  const VocabProduct<S> product_;
+  ScratchArray<T> maxima_, sums_;    // (B, parts): softmax_part of each block
+  ScratchArray<T> forced_;           // (B)
+  ScratchArray<T> logits_;           // (B, blocks * kBlock), kNucleus
+  ScratchArray<Drawn<T>> drawn_;     // (threads, B), kDraw
+  ScratchArray<Candidate<T>> work_;  // (threads, threads, kept): for merging
+  ScratchArray<T> values_;           // (B, kept), and so below
   ScratchArray<int64_t> indices_, tokens_;
   ScratchArray<double> scores_, log_probs_;
   ScratchArray<T> all_;       // (B, blocks * kBlock), with params.all

@@ -5,13 +5,14 @@
 // With w = s q + r (q: int8) and x = t p + d (p: int8), |w x - s t q p| <= |r| |x| + s |q| |d| by
 // Cauchy-Schwarz. So every logit is known to lie within an interval, and only words whose interval
 // reaches the K-th largest lower end can be among the K best. Those few are computed from the
-// unquantised weights: the words found, and their logits, are those that VocabPart finds, to the
-// bit. The sum of exponentials takes the quantised logits of all other words, so a
+// unquantised weights: the words found, and their logits, are those that VocabPart finds by panels,
+// to the bit. The sum of exponentials takes the quantised logits of all other words, so a
 // log-probability is off by less than the mean error of those, weighed by their probability.
 #pragma once
 
 // This comes before what is compiled for the ISA (target.h).
 #include "cpu/vocab_part.h"
+#include "cpu/vocab_rescore.h"
 #include "cpu/vocab_screen_tile.h"
 
 namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA {
@@ -26,10 +27,8 @@ struct Survivor {
 template <class S>
 class VocabScreen final : public decode::VocabPart {
  public:
-  using P = Product<S>;
   static constexpr int kLanes = Vec<float>::kLanes;
   static constexpr int64_t kMostSurvivors = 1024;  // of a row and a thread; else all are computed
-  static constexpr float kLeastFeature = 1e-30f;
   static constexpr double kLeastShare = 1.0 / 64;
 
   VocabScreen(const decode::VocabPartParams& most, int threads)
@@ -37,9 +36,9 @@ class VocabScreen final : public decode::VocabPart {
         threads_(threads),
         blocks_((most.V + kBlock - 1) / kBlock),
         parts_((blocks_ + kLanes - 1) / kLanes * kLanes),
-        stride_(padded_length<P>(most.H)),
         quads_((most.H + 3) / 4),
-        hidden_(most.B * stride_),
+        hidden_(most.B, most.H),
+        rescore_(most.H, threads),
         quantised_(most.B * quads_ * 4),
         rows_(most.B),
         maxima_(most.B * parts_),
@@ -67,9 +66,11 @@ class VocabScreen final : public decode::VocabPart {
 
   void run(const Member& member) override {
     const int64_t begin = member.begin(params.B), end = member.end(params.B);
-    pack_activations<P>(static_cast<const S*>(params.features) + begin * params.H, end - begin,
-                        params.H, hidden_.data() + begin * stride_);
-    for (int64_t b = begin; b < end; ++b) quantise(b);
+    for (int64_t b = begin; b < end; ++b) {
+      hidden_.pack(static_cast<const S*>(params.features) + b * params.H, b, params.B);
+      rows_[b] = quantised_row(static_cast<const S*>(params.features) + b * params.H, params.H,
+                               quantised_.data() + b * quads_ * 4);
+    }
     if (member.index == 0) queue_.reset();
     best_[member.index]->reset(params.B);
     std::fill_n(counts_.data() + member.index * params.B, params.B, int64_t{0});
@@ -80,55 +81,19 @@ class VocabScreen final : public decode::VocabPart {
   }
 
  private:
-  // x = scale * p + d.
-  struct Row {
-    float scale, norm, residual;  // |x| and |d|, at least
-    int32_t sum;                  // of p
-    bool finite;
-  };
-
   const RowConstraints* constraints(int64_t b) const {
     return params.constraints == nullptr ? nullptr : params.constraints[b];
   }
 
-  void quantise(int64_t b) {
-    const S* x = static_cast<const S*>(params.features) + b * params.H;
-    int8_t* p = quantised_.data() + b * quads_ * 4;
-    float most = 0;
-    bool finite = true;
-    for (int64_t k = 0; k < params.H; ++k) {
-      const float value = to_acc(x[k]);
-      finite = finite && std::abs(value) <= std::numeric_limits<float>::max();
-      most = std::max(most, std::abs(value));
-    }
-    Row row{most / 127, 0, 0, 0, finite};
-    // The inverse of less may be infinite; p = 0 will do, all of x is then residual.
-    const float inverse = most > kLeastFeature ? 127 / most : 0;
-    double norm = 0, residual = 0;
-    for (int64_t k = 0; finite && k < params.H; ++k) {
-      const float value = to_acc(x[k]);
-      p[k] = static_cast<int8_t>(std::nearbyint(std::clamp(value * inverse, -127.0f, 127.0f)));
-      const double d = double(value) - double(row.scale) * p[k];
-      norm += double(value) * value;
-      residual += d * d;
-      row.sum += p[k];
-    }
-    std::fill(p + params.H, p + quads_ * 4, int8_t(0));
-    // A little more than rounding takes away.
-    row.norm = static_cast<float>(std::sqrt(norm) * (1 + 1e-6));
-    row.residual = static_cast<float>(std::sqrt(residual) * (1 + 1e-6));
-    rows_[b] = row;
-  }
-
   void block(int64_t index, const Member& member) {
     const int64_t v = index * kBlock, panel_bytes = quads_ * 64;
-    const uint8_t* panels = params.screen.panels + v / kPanelWords * panel_bytes;
+    const uint8_t* panels = params.screen.panels + v / kScreenPanel * panel_bytes;
     alignas(64) int32_t sums[8 * kBlock];
     for (int64_t b = 0; b < params.B;) {
       int64_t taken = 0;
-      for (int64_t j = 0; j < kBlock; j += kPanels * kPanelWords) {
+      for (int64_t j = 0; j < kBlock; j += kPanels * kScreenPanel) {
         taken =
-            screen_rows(params.B - b, panels + j / kPanelWords * panel_bytes, panel_bytes, quads_,
+            screen_rows(params.B - b, panels + j / kScreenPanel * panel_bytes, panel_bytes, quads_,
                         quantised_.data() + b * quads_ * 4, quads_ * 4, sums + j, kBlock);
       }
       for (int64_t i = 0; i < taken; ++i) row(b + i, index, sums + i * kBlock, member);
@@ -161,7 +126,7 @@ class VocabScreen final : public decode::VocabPart {
   // A block's screened logits, and between which ends the true ones lie; -inf past the last word.
   void intervals(int64_t b, int64_t v, const int32_t* sums, float* logits, float* lower,
                  float* upper) const {
-    const Row& x = rows_[b];
+    const ScreenedRow& x = rows_[b];
     const DecodeScreen& screen = params.screen;
     const Vec<float> scale(x.scale), norm(x.norm), residual(x.residual);
     for (int64_t i = 0; i < kBlock; i += kLanes) {
@@ -224,15 +189,16 @@ class VocabScreen final : public decode::VocabPart {
     }
   }
 
-  // The word's logit from the unquantised weights: VocabPart's, to the bit.
-  float exact(int64_t b, int64_t word) const {
-    float out[kTileRows * (kTileWeights + kTileOverhang)];
-    row_products<P>(static_cast<const S*>(params.weight) + word * params.H, params.H, 1, params.H,
-                    hidden_.data() + b * stride_, stride_, 1, out, kTileWeights + kTileOverhang,
-                    false);
-    const float bias =
-        params.bias == nullptr ? 0.0f : to_acc(static_cast<const S*>(params.bias)[word]);
-    return out[0] + bias;
+  // Words whose logits are to be computed from the unquantised weights, a vector at a time.
+  struct Pending {
+    Survivor survivors[kLanes];
+    int count = 0;
+  };
+
+  // logits[i] of words[i].
+  void exact(int64_t b, const int64_t* words, int count, const Member& member,
+             float* logits) const {
+    rescore_.run(params.weight, params.bias, hidden_.group(b), words, count, member, logits);
   }
 
   void finish_row(int64_t b, const Member& member) {
@@ -244,27 +210,37 @@ class VocabScreen final : public decode::VocabPart {
     TopK<float>& top = *exact_[member.index];
     top.reset(1);
     double sum = all.sum;
-    const auto corrected = [&](int64_t word, float quantised) {
-      const float logit = exact(b, word);
-      sum += std::exp(double(logit) - all.max) - std::exp(double(quantised) - all.max);
-      return logit;
+    const RowConstraints* c = constraints(b);
+    const bool forced = c != nullptr && c->forced >= 0;
+    Pending pending;
+    const auto flush = [&] {
+      int64_t words[kLanes];
+      float logits[kLanes];
+      for (int i = 0; i < pending.count; ++i) words[i] = pending.survivors[i].word;
+      exact(b, words, pending.count, member, logits);
+      for (int i = 0; i < pending.count; ++i) {
+        const double quantised = pending.survivors[i].quantised;
+        sum += std::exp(double(logits[i]) - all.max) - std::exp(quantised - all.max);
+        top.offer(0, forced ? logits[i] : constrained(b, words[i], logits[i]), words[i]);
+      }
+      pending.count = 0;
     };
     const auto take = [&](const Survivor& survivor) {
-      const float logit = corrected(survivor.word, survivor.quantised);
-      top.offer(0, constrained(b, survivor.word, logit), survivor.word);
+      pending.survivors[pending.count++] = survivor;
+      if (pending.count == kLanes) flush();
     };
-    const RowConstraints* c = constraints(b);
-    if (c != nullptr && c->forced >= 0) {
-      screen_again(b, c->forced / kBlock, [&](int64_t v, float logit, float) {
-        if (v == c->forced) top.offer(0, corrected(v, logit), v);
+    if (forced) {
+      screen_again(b, c->forced / kBlock, [&](int64_t v, float logit, float upper) {
+        if (v == c->forced) take({upper, logit, static_cast<int32_t>(v)});
       });
     } else {
       for_survivors(b, member, take);
     }
+    if (pending.count > 0) flush();
     // Where most of the screen's sum was taken away again, what is left of it is rounding.
     const bool sound = sum >= kLeastShare * all.sum && sum <= std::numeric_limits<float>::max();
     if (!sound) {
-      all = exact_softmax(b);
+      all = exact_softmax(b, member);
       sum = all.sum;
     }
     out.finite = sum > 0;
@@ -325,8 +301,8 @@ class VocabScreen final : public decode::VocabPart {
     alignas(64) int32_t sums[kBlock];
     const int64_t panel_bytes = quads_ * 64;
     const int64_t v = index * kBlock, count = std::min(kBlock, params.V - v);
-    for (int64_t j = 0; j < kBlock; j += kPanels * kPanelWords) {
-      screen_tile<1>(params.screen.panels + (v + j) / kPanelWords * panel_bytes, panel_bytes,
+    for (int64_t j = 0; j < kBlock; j += kPanels * kScreenPanel) {
+      screen_tile<1>(params.screen.panels + (v + j) / kScreenPanel * panel_bytes, panel_bytes,
                      quads_, quantised_.data() + b * quads_ * 4, 0, sums + j, kBlock);
     }
     alignas(64) float logits[kBlock], lower[kBlock], upper[kBlock];
@@ -336,12 +312,16 @@ class VocabScreen final : public decode::VocabPart {
   }
 
   // VocabPart's, to the bit.
-  SoftmaxPart<float> exact_softmax(int64_t b) {
+  SoftmaxPart<float> exact_softmax(int64_t b, const Member& member) {
     for (int64_t index = 0; index < blocks_; ++index) {
       alignas(64) float logits[kBlock];
-      for (int64_t i = 0; i < kBlock; ++i) {
-        const int64_t word = index * kBlock + i;
-        logits[i] = word < params.V ? exact(b, word) : -std::numeric_limits<float>::infinity();
+      std::fill(logits, logits + kBlock, -std::numeric_limits<float>::infinity());
+      const int64_t first = index * kBlock, last = std::min(first + kBlock, params.V);
+      for (int64_t v = first; v < last; v += kLanes) {
+        int64_t words[kLanes];
+        const int count = static_cast<int>(std::min<int64_t>(kLanes, last - v));
+        for (int i = 0; i < count; ++i) words[i] = v + i;
+        exact(b, words, count, member, logits + (v - first));
       }
       const SoftmaxPart<float> part = softmax_part(logits, kBlock);
       maxima_[b * parts_ + index] = part.max;
@@ -371,17 +351,18 @@ class VocabScreen final : public decode::VocabPart {
   }
 
   const int threads_;
-  const int64_t blocks_, parts_, stride_, quads_;
-  ScratchArray<typename P::Activation> hidden_;  // (B, stride)
-  ScratchArray<int8_t> quantised_;               // (B, quads, 4)
-  ScratchArray<Row> rows_;                       // (B)
-  ScratchArray<float> maxima_, sums_;            // (B, parts): softmax_part of each block, screened
-  ScratchArray<int64_t> counts_;                 // (threads, B)
-  ScratchArray<Survivor> survivors_;             // (threads, B, kMostSurvivors)
-  ScratchArray<Candidate<float>> work_;          // (threads, threads, K): for merging
-  ScratchArray<float> lower_;                    // (threads, K)
-  ScratchArray<int64_t> lower_words_;            // (threads, K)
-  ScratchArray<int64_t> tokens_;                 // (B, K), and so below
+  const int64_t blocks_, parts_, quads_;
+  const GroupedRows<S, 1> hidden_;  // (B)
+  const VocabRescore<S> rescore_;
+  ScratchArray<int8_t> quantised_;       // (B, quads, 4)
+  ScratchArray<ScreenedRow> rows_;       // (B)
+  ScratchArray<float> maxima_, sums_;    // (B, parts): softmax_part of each block, screened
+  ScratchArray<int64_t> counts_;         // (threads, B)
+  ScratchArray<Survivor> survivors_;     // (threads, B, kMostSurvivors)
+  ScratchArray<Candidate<float>> work_;  // (threads, threads, K): for merging
+  ScratchArray<float> lower_;            // (threads, K)
+  ScratchArray<int64_t> lower_words_;    // (threads, K)
+  ScratchArray<int64_t> tokens_;         // (B, K), and so below
   ScratchArray<double> scores_, log_probs_;
   std::vector<std::unique_ptr<TopK<float>>> owned_, exact_;
   std::vector<TopK<float>*> best_;  // lower ends; one a thread

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Products of int8 rows with panels of int8 weights (common/decode.h: DecodeScreen).
+// Features in int8, and their products with panels of int8 weights (common/decode.h: DecodeScreen).
 #pragma once
 
 #include "cpu/vocab.h"
@@ -7,9 +7,47 @@
 namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA {
 namespace {
 
-constexpr int64_t kPanelWords = 16;  // a panel of weights: (K / 4, 16 words, 4 k) bytes, each + 128
-constexpr int kPanels = 3;           // together
-static_assert(kBlock % (kPanels * kPanelWords) == 0, "blocks are whole tiles");
+constexpr int64_t kScreenPanel =
+    16;                     // a panel of weights: (K / 4, 16 words, 4 k) bytes, each + 128
+constexpr int kPanels = 3;  // together
+static_assert(kBlock % (kPanels * kScreenPanel) == 0, "blocks are whole tiles");
+
+// x = scale * p + d.
+struct ScreenedRow {
+  float scale, norm, residual;  // |x| and |d|, at least
+  int32_t sum;                  // of p
+  bool finite;
+};
+
+// p: as many as H rounded up to whole fours, filled up with zeros.
+template <class S>
+ScreenedRow quantised_row(const S* x, int64_t H, int8_t* p) {
+  constexpr float kLeast = 1e-30f;
+  float most = 0;
+  bool finite = true;
+  for (int64_t k = 0; k < H; ++k) {
+    const float value = to_acc(x[k]);
+    finite = finite && std::abs(value) <= std::numeric_limits<float>::max();
+    most = std::max(most, std::abs(value));
+  }
+  ScreenedRow row{most / 127, 0, 0, 0, finite};
+  // The inverse of less may be infinite; p = 0 will do, all of x is then residual.
+  const float inverse = most > kLeast ? 127 / most : 0;
+  double norm = 0, residual = 0;
+  for (int64_t k = 0; finite && k < H; ++k) {
+    const float value = to_acc(x[k]);
+    p[k] = static_cast<int8_t>(std::nearbyint(std::clamp(value * inverse, -127.0f, 127.0f)));
+    const double d = double(value) - double(row.scale) * p[k];
+    norm += double(value) * value;
+    residual += d * d;
+    row.sum += p[k];
+  }
+  std::fill(p + H, p + (H + 3) / 4 * 4, int8_t(0));
+  // A little more than rounding takes away.
+  row.norm = static_cast<float>(std::sqrt(norm) * (1 + 1e-6));
+  row.residual = static_cast<float>(std::sqrt(residual) * (1 + 1e-6));
+  return row;
+}
 
 // sums[row][word] = sum over k of (q[word][k] + 128) p[row][k], for kPanels panels.
 template <int kRows>
@@ -39,22 +77,22 @@ void screen_tile(const uint8_t* panels, int64_t panel_bytes, int64_t quads, cons
   for (int b = 0; b < kRows; ++b) {
 #pragma GCC unroll 8
     for (int j = 0; j < kPanels; ++j) {
-      _mm512_storeu_si512(sums + b * sums_stride + j * kPanelWords, acc[b][j]);
+      _mm512_storeu_si512(sums + b * sums_stride + j * kScreenPanel, acc[b][j]);
     }
   }
 #else
   for (int b = 0; b < kRows; ++b) {
     for (int j = 0; j < kPanels; ++j) {
-      int32_t acc[kPanelWords] = {};
+      int32_t acc[kScreenPanel] = {};
       for (int64_t k = 0; k < quads; ++k) {
         const uint8_t* w = panels + j * panel_bytes + k * 64;
         const int8_t* x = p + b * p_stride + 4 * k;
-        for (int v = 0; v < kPanelWords; ++v) {
+        for (int v = 0; v < kScreenPanel; ++v) {
           acc[v] +=
               w[4 * v] * x[0] + w[4 * v + 1] * x[1] + w[4 * v + 2] * x[2] + w[4 * v + 3] * x[3];
         }
       }
-      std::memcpy(sums + b * sums_stride + j * kPanelWords, acc, sizeof(acc));
+      std::memcpy(sums + b * sums_stride + j * kScreenPanel, acc, sizeof(acc));
     }
   }
 #endif

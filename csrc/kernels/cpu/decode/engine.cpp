@@ -41,7 +41,7 @@ class Engine {
         constraints_(options_, sources_.B, model_.V, model_.tokens),
         rows_most_(rows()),
         threads_(threads(members, runtime)),
-        models_(members, plan_, kernels, threads_),
+        models_(members, plan_, kernels, runtime, threads_),
         place_(options_.slots),
         from_(rows_most_),
         source_(rows_most_),

@@ -21,7 +21,7 @@ double rounded_to(DType dtype, double x) {
 }  // namespace
 
 Models::Models(const std::vector<DecodeMember>& members, const Plan& plan,
-               const KernelTable& kernels, int threads)
+               const KernelTable& kernels, const Runtime& runtime, int threads)
     : members_(members) {
   for (const auto& [model, sources] : members) {
     stacks_.push_back(std::make_unique<Stack>(*model, *sources, kernels, plan.rows));
@@ -30,8 +30,14 @@ Models::Models(const std::vector<DecodeMember>& members, const Plan& plan,
       v.task = VocabTask::kForced;
       v.all = plan.task != VocabTask::kForced;
     }
-    parts_.emplace_back(plan.screened() ? kernels.make_vocab_screen(v, threads)
-                                        : kernels.make_vocab_part(v, threads));
+    if (plan.screened()) {
+      parts_.emplace_back(kernels.make_vocab_screen(v, threads));
+      continue;
+    }
+    v.in_panels = model->layer_panels != nullptr;
+    packed_.emplace_back();
+    if (v.lists == nullptr) v.panels = output_panels(*model, kernels, runtime, &packed_.back());
+    parts_.emplace_back(kernels.make_vocab_part(v, threads));
   }
   if (members.size() == 1) return;
   std::vector<VocabPart*> parts;

@@ -25,7 +25,7 @@ struct StepRows {
 class Models {
  public:
   Models(const std::vector<DecodeMember>& members, const Plan& plan, const KernelTable& kernels,
-         int threads);
+         const Runtime& runtime, int threads);
 
   // Multiply-adds of a row's step.
   static int64_t work(const std::vector<DecodeMember>& members, int64_t words);
@@ -52,6 +52,7 @@ class Models {
  private:
   const std::vector<DecodeMember>& members_;
   std::vector<std::unique_ptr<Stack>> stacks_;
+  std::vector<std::unique_ptr<ScratchArray<char>>> packed_;  // panels made for the call
   std::vector<std::unique_ptr<VocabPart>> parts_;
   std::unique_ptr<VocabPart> ensemble_;
 };

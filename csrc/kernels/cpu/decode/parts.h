@@ -59,7 +59,9 @@ struct VocabPartParams {
   double temperature, top_p, min_p, repetition_penalty;
   const RowConstraints* const* constraints = nullptr;  // (B); null: none
   const DrawKey* keys = nullptr;                       // (B), kDraw
-  DecodeScreen screen;                                 // kBest only; without panels: none
+  bool in_panels = false;        // multiplied from panels, of a list packed for each step
+  const void* panels = nullptr;  // the weight's; null: there are lists
+  DecodeScreen screen;           // kBest only; without panels: none
   // (B): each row's own words, rows of the same list together; V is then their most, and `tokens`
   // counts for nothing. null: all V.
   const WordList* lists = nullptr;

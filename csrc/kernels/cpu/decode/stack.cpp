@@ -52,6 +52,11 @@ void Stack::make_layers(const KernelTable& kernels, int64_t rows) {
     p.H = model_.H;
     p.P = model_.P;
     p.weights = model_.layers[l];
+    if (model_.layer_panels != nullptr) {
+      p.ih_panels = model_.layer_panels[l].ih;
+      p.hh_panels = model_.layer_panels[l].hh;
+      p.hr_panels = model_.layer_panels[l].hr;
+    }
     layers_.emplace_back(kernels.make_step_part(p));
   }
 }
@@ -92,6 +97,8 @@ void Stack::make_attention(const KernelTable& kernels, int64_t rows) {
   p.H = p.P = model_.P;
   p.weights.w_ih = model_.combine_ih;
   p.weights.w_hh = model_.combine_hh;
+  p.ih_panels = model_.combine_panels.ih;
+  p.hh_panels = model_.combine_panels.hh;
   p.x = context_->data();
   combine_.reset(kernels.make_step_part(p));
 }
@@ -181,6 +188,17 @@ void Stack::widen(const char* rows, int64_t i, int64_t count, double* to) const 
 
 void Stack::add_weights(int64_t i, double* to) const {
   each(weights_->data(), i, sources_.S, [to](int64_t k, double value) { to[k] += value; });
+}
+
+const void* output_panels(const DecodeModel& model, const KernelTable& kernels,
+                          const Runtime& runtime, std::unique_ptr<ScratchArray<char>>* packed) {
+  if (model.output_panels != nullptr || model.layer_panels == nullptr) return model.output_panels;
+  PanelsParams p{model.dtype, model.V, model.P, 0, model.output_weight, nullptr};
+  const int64_t count = kernels.pack_panels(p, runtime);
+  *packed = std::make_unique<ScratchArray<char>>(count * size_of(model.dtype));
+  p.panels = (*packed)->data();
+  kernels.pack_panels(p, runtime);
+  return p.panels;
 }
 
 }  // namespace seq2seq_ext::kernels::cpu::decode

@@ -80,4 +80,9 @@ class Stack {
   int parity_ = 0;  // states are read at parity_ and written at 1 - parity_
 };
 
+// The output layer's panels; packed into `packed` where the model has them of its other weights
+// alone. Null: it has none.
+const void* output_panels(const DecodeModel& model, const KernelTable& kernels,
+                          const Runtime& runtime, std::unique_ptr<ScratchArray<char>>* packed);
+
 }  // namespace seq2seq_ext::kernels::cpu::decode
