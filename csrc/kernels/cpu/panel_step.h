@@ -80,8 +80,9 @@ class PanelStep {
     alignas(64) Acc sums[kOutputGroup * kOutputs];
     for (int64_t b = 0; b < p_.B; b += kOutputGroup) {
       const int64_t rows = std::min<int64_t>(kOutputGroup, p_.B - b);
+      const GroupOf group{b / kOutputGroup, (p_.B + kOutputGroup - 1) / kOutputGroup};
       grouped_product<T, kOutputVecs>(rows, weights, 1, p_.H, projected_.group(b),
-                                      static_cast<const Acc*>(nullptr), b == 0, sums, kOutputs);
+                                      static_cast<const Acc*>(nullptr), group, sums, kOutputs);
       for (int64_t i = 0; i < rows; ++i) {
         for (int64_t j = 0; j < kOutputs; j += kLanes) {
           const int64_t at = panel * kOutputs + j;
@@ -102,10 +103,11 @@ class PanelStep {
     alignas(64) Acc h_parts[kGroup * kStride];
     for (int64_t b = 0; b < p_.B; b += kGroup) {
       const int64_t rows = std::min<int64_t>(kGroup, p_.B - b);
+      const GroupOf group{b / kGroup, (p_.B + kGroup - 1) / kGroup};
       grouped_product<T, NV>(rows, w_ih, panels, p_.I, x_.group(b),
-                             x_bias_.data() + first * kColumns, b == 0, x_parts, kStride);
+                             x_bias_.data() + first * kColumns, group, x_parts, kStride);
       grouped_product<T, NV>(rows, w_hh, panels, p_.P, h_.group(b),
-                             static_cast<const Acc*>(nullptr), b == 0, h_parts, kStride);
+                             static_cast<const Acc*>(nullptr), group, h_parts, kStride);
       for (int64_t i = 0; i < rows; ++i) {
         for (int64_t j = 0; j < panels; ++j) {
           gates(b + i, first + j, x_parts + i * kStride + j * kColumns,

@@ -51,10 +51,12 @@ class GroupedRows {
 };
 
 // out[m][v] = init[v] + sum over k, for kPanels panels of NV vectors (panel_stride elements apart)
-// and MR rows; with kAhead, what lies so many bytes ahead is fetched for later.
-template <class T, int NV, int kPanels, int MR, int kAhead>
+// and MR rows; with kFetch, so many vectors of `ahead` a step of k are fetched into the
+// second-level cache for later.
+template <class T, int NV, int kPanels, int MR, int kFetch = 0>
 void grouped_tile(const T* panels, int64_t panel_stride, int64_t count, const Term<T>* a,
-                  const AccOf<T>* init, AccOf<T>* out, int64_t out_stride) {
+                  const AccOf<T>* init, AccOf<T>* out, int64_t out_stride,
+                  [[maybe_unused]] const char* ahead = nullptr) {
   using V = Vec<AccOf<T>>;
   using W = std::conditional_t<kKStep<T> == 1, V, PairVec>;
   constexpr int kLanes = V::kLanes, kVectors = kPanels * NV;
@@ -79,15 +81,15 @@ void grouped_tile(const T* panels, int64_t panel_stride, int64_t count, const Te
       for (int v = 0; v < kVectors; ++v) {
         const T* from =
             panels + v / NV * panel_stride + (k * NV + v % NV) * int64_t{kLanes * kKStep<T>};
-        if constexpr (kAhead != 0) {
-          __builtin_prefetch(reinterpret_cast<const char*>(from) + kAhead, 0, 2);
-        }
         if constexpr (kKStep<T> == 1) {
           w[v] = load(from);
         } else {
           w[v] = load_pairs(from);
         }
       }
+#pragma GCC unroll 4
+      for (int v = 0; v < kFetch; ++v) __builtin_prefetch(ahead + v * kVectorBytes, 0, 2);
+      ahead += kFetch * kVectorBytes;
 #pragma GCC unroll 8
       for (int m = 0; m < MR; ++m) {
 #pragma GCC unroll 12
@@ -122,49 +124,62 @@ void grouped_tile(const T* panels, int64_t panel_stride, int64_t count, const Te
   }
 }
 
+// Which group of a pass over panels it is. The first groups fetch what lies behind those panels,
+// each a part of it; where they are too few for that, the first fetches what it is about to read.
+struct GroupOf {
+  int64_t index, count;
+};
+
 // A group's rows times `panels` panels, which lie and whose outputs stand one after the other.
-// Where rows are few, panels go in twos, for enough sums at a time. fetch: the panels are not in
-// the cache.
+// Where rows are few, panels go in twos, for enough sums at a time, and the processor alone fetches
+// what comes.
 template <class T, int NV, int MR>
 SEQ2SEQ_EXT_INLINE void grouped_panels(const T* panel, int64_t panels, int64_t K, const Term<T>* a,
-                                       const AccOf<T>* init, bool fetch, AccOf<T>* out,
-                                       int64_t out_stride) {
-  constexpr int kAhead = 8192, kColumns = NV * kLanesOf<T>;
+                                       const AccOf<T>* init, [[maybe_unused]] GroupOf group,
+                                       AccOf<T>* out, int64_t out_stride) {
+  constexpr int kColumns = NV * kLanesOf<T>;
   const int64_t size = panel_size<T, NV>(K), count = terms<T>(K);
   int64_t p = 0;
+  const auto tile = [&](auto together, auto fetch, const char* ahead) SEQ2SEQ_EXT_LAMBDA_INLINE {
+    grouped_tile<T, NV, decltype(together)::value, MR, decltype(fetch)::value>(
+        panel + p * size, size, count, a, init == nullptr ? nullptr : init + p * kColumns,
+        out + p * kColumns, out_stride, ahead);
+  };
+  constexpr std::integral_constant<int, 0> kNone;
+  constexpr std::integral_constant<int, 1> kOne;
   if constexpr (2 * MR <= kMaxTileRows<NV>) {
-    for (; p + 2 <= panels; p += 2) {
-      grouped_tile<T, NV, 2, MR, 0>(panel + p * size, size, count, a,
-                                    init == nullptr ? nullptr : init + p * kColumns,
-                                    out + p * kColumns, out_stride);
-    }
+    for (; p + 2 <= panels; p += 2) tile(std::integral_constant<int, 2>(), kNone, nullptr);
   }
   for (; p < panels; ++p) {
-    const auto tile = [&](auto ahead) SEQ2SEQ_EXT_LAMBDA_INLINE {
-      grouped_tile<T, NV, 1, MR, decltype(ahead)::value>(
-          panel + p * size, size, count, a, init == nullptr ? nullptr : init + p * kColumns,
-          out + p * kColumns, out_stride);
-    };
-    if (2 * MR > kMaxTileRows<NV> && fetch) {
-      tile(std::integral_constant<int, 2 * MR <= kMaxTileRows<NV> ? 0 : kAhead>());
-    } else {
-      tile(std::integral_constant<int, 0>());
+    if constexpr (MR == kMaxTileRows<NV>) {
+      constexpr int64_t kAhead = 8192;
+      const char* const here = reinterpret_cast<const char*>(panel + p * size);
+      if (group.count >= NV && group.index < NV) {
+        const int64_t next = panels * size * static_cast<int64_t>(sizeof(T));
+        tile(kOne, kOne, here + next + group.index * count * kVectorBytes);
+        continue;
+      }
+      if (group.count < NV && group.index == 0) {
+        tile(kOne, std::integral_constant<int, NV>(), here + kAhead);
+        continue;
+      }
     }
+    tile(kOne, kNone, nullptr);
   }
 }
 
 // The same for a number of rows known at run time only, at most kMaxTileRows<NV>.
 template <class T, int NV, int MR = kMaxTileRows<NV>>
 SEQ2SEQ_EXT_INLINE void grouped_product(int64_t rows, const T* panel, int64_t panels, int64_t K,
-                                        const Term<T>* a, const AccOf<T>* init, bool fetch,
+                                        const Term<T>* a, const AccOf<T>* init, GroupOf group,
                                         AccOf<T>* out, int64_t out_stride) {
   if constexpr (MR > 1) {
     if (rows < MR) {
-      return grouped_product<T, NV, MR - 1>(rows, panel, panels, K, a, init, fetch, out,
+      return grouped_product<T, NV, MR - 1>(rows, panel, panels, K, a, init, group, out,
                                             out_stride);
     }
   }
-  grouped_panels<T, NV, MR>(panel, panels, K, a, init, fetch, out, out_stride);
+  grouped_panels<T, NV, MR>(panel, panels, K, a, init, group, out, out_stride);
 }
 
 // How the output layer's words lie: panels of kWordVectors vectors, V filled up to whole blocks.

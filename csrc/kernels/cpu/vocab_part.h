@@ -146,7 +146,7 @@ class VocabPart final : public decode::VocabPart {
     alignas(64) T logits[VocabProduct<S>::kMostRows * kBlockStride];
     for (int64_t b = block.first; b < block.end; b += pass) {
       const int64_t rows = std::min(pass, block.end - b);
-      product_.block(weights, count, b, rows, b == block.first, logits);
+      product_.block(weights, count, b, rows, block.first, block.end, logits);
       for (int64_t i = 0; i < rows; ++i) {
         row(b + i, block.index, logits + i * kBlockStride, bias, count, member);
       }

@@ -74,16 +74,17 @@ class VocabProduct {
   int64_t pass() const { return !panels_ ? rows_per_pass<P>(stride_) : lists_ ? 1 : kGroup; }
 
   // to[i][v] = word v of the block's `count` . row first + i, for the `rows` rows of a pass; rows
-  // are kBlockStride apart, and undefined past `count`. fetch: the block is not in the cache.
-  void block(const S* weights, int64_t count, int64_t first, int64_t rows, bool fetch,
-             T* to) const {
+  // are kBlockStride apart, and undefined past `count`. [begin, end): all rows of the block.
+  void block(const S* weights, int64_t count, int64_t first, int64_t rows, int64_t begin,
+             int64_t end, T* to) const {
     if (panels_) {
+      const GroupOf group{(first - begin) / kGroup, (end - begin + kGroup - 1) / kGroup};
       const Term<S>* a = lists_ ? single_.group(first) : grouped_.group(first);
       grouped_product<S, kWordVectors>(rows, weights, kBlock / kPanelWords<S>, H_, a,
-                                       static_cast<const T*>(nullptr), fetch, to, kBlockStride);
+                                       static_cast<const T*>(nullptr), group, to, kBlockStride);
     } else {
       row_products<P>(weights, H_, count, H_, hidden_.data() + first * stride_, stride_, rows, to,
-                      kBlockStride, fetch);
+                      kBlockStride, first == begin);
     }
   }
 

@@ -24,7 +24,7 @@ class VocabRescore {
         static_cast<const S*>(weight), H_, H_, [&](int64_t j) { return j < count ? words[j] : -1; },
         panel);
     alignas(64) T sums[kWords];
-    grouped_tile<S, 1, 1, 1, 0>(panel, 0, terms<S>(H_), row, nullptr, sums, 0);
+    grouped_tile<S, 1, 1, 1>(panel, 0, terms<S>(H_), row, nullptr, sums, 0);
     for (int i = 0; i < count; ++i) {
       logits[i] =
           sums[i] + (bias == nullptr ? T(0) : to_acc(static_cast<const S*>(bias)[words[i]]));
