@@ -17,8 +17,8 @@
 namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA {
 namespace {
 
-// A further thread must have at least this many multiply-adds a step to pay for its barrier: weights
-// that come from the second-level cache at 32 bytes a cycle take about 0.2 us for them.
+// A further thread must have at least this many multiply-adds a step to pay for its barrier:
+// weights that come from the second-level cache at 32 bytes a cycle take about 0.2 us for them.
 constexpr int64_t kMinWorkPerThread = 6 << 10;
 
 int plan_threads(const Runtime& runtime, int64_t work_per_step, int64_t slices) {
