@@ -21,6 +21,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names of tests do not tell random numbers: all processes have to find the same ones."""
+    if not isinstance(val, torch.Tensor):
+        return None
+    return f"{str(val.dtype).removeprefix('torch.')}{list(val.shape)}"
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Fresh random inputs in every test, the same ones in every run."""
