@@ -77,8 +77,8 @@ def another(V=11, B=2, **changes):
 
 
 def test_the_op_runs_several_models():
-    found = torch.ops.seq2seq_ext.decode(*op_arguments(**another()))
-    alone = torch.ops.seq2seq_ext.decode(*op_arguments())
+    found = torch.ops.seq2seq_ext.decode(*values(**another()))
+    alone = torch.ops.seq2seq_ext.decode(*values())
     assert not torch.equal(found[2][:, 0], alone[2][:, 0])
 
 

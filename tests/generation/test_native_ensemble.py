@@ -21,6 +21,7 @@ MEMBERS = st.lists(
         st.integers(0, len(ALL_KINDS) - 1),
         st.sampled_from(["lstm", "gru", "rnn"]),
         st.sampled_from(DTYPES),
+        st.sampled_from([None, None, torch.float32, torch.bfloat16, torch.int8]),
     ),
     min_size=2,
     max_size=3,
@@ -29,10 +30,12 @@ COMBINE = st.sampled_from(["probabilities", "log_probabilities"])
 
 
 @functools.lru_cache
-def model_of(kind, cell, dtype):
+def model_of(kind, cell, dtype, prepared=None):
     torch.manual_seed(40 + kind)
     sizes = {"hidden_size": 24 + 4 * kind, "num_layers": 1 + kind % 2}
-    return make(dtype, V, cell=cell, **sizes, **ALL_KINDS[kind])
+    model = make(dtype, V, cell=cell, **sizes, **ALL_KINDS[kind])
+    model.prepare_for_decoding(prepared)
+    return model
 
 
 def both(members, combine, src, lengths, **options):
