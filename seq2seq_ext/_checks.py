@@ -276,7 +276,16 @@ def types(**arguments: Any) -> None:
         if name == "weights":
             expected = "a list or tuple of tensors"
             good = isinstance(value, (list, tuple)) and all(isinstance(w, Tensor) for w in value)
-        elif name in ("lengths", "bias", "w_query", "v", "class_weight", "banned", "rows"):
+        elif name in (
+            "lengths",
+            "bias",
+            "w_query",
+            "v",
+            "class_weight",
+            "banned",
+            "rows",
+            "panels",
+        ):
             good, expected = good or value is None, "a tensor or None"
         elif name in ("k", "ignore_index"):
             good, expected = isinstance(value, int), "an int"
