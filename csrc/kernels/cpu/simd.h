@@ -268,13 +268,21 @@ SEQ2SEQ_EXT_INLINE T reduce_add(Vec<T> a) {
 #endif
 }
 
+// Of values none of which is NaN.
 template <class T>
 SEQ2SEQ_EXT_INLINE T reduce_max(Vec<T> a) {
+#if defined(SEQ2SEQ_EXT_ISA_AVX512)
+  if constexpr (sizeof(T) == 4)
+    return _mm512_reduce_max_ps((__m512)a.v);
+  else
+    return _mm512_reduce_max_pd((__m512d)a.v);
+#else
   T lane[Vec<T>::kLanes];
   std::memcpy(lane, &a.v, sizeof(lane));
   T best = lane[0];
   for (int i = 1; i < Vec<T>::kLanes; ++i) best = lane[i] > best ? lane[i] : best;
   return best;
+#endif
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -24,19 +24,21 @@ namespace {
 
 static_assert(kBlock % kDrawBlock == 0 && kDrawBlock == 32, "bans and draws go by 32 words");
 
-// The vocabulary's blocks, handed out a few at a time in ascending order: a thread that was held up
-// takes fewer.
+// The vocabulary's blocks, handed out in ascending order: a thread that was held up takes fewer.
+// Many at a time at first, for they lie side by side, and one by one in the end, so that all are
+// done at once.
 class BlockQueue {
  public:
   void reset() { next_.store(0, std::memory_order_relaxed); }
 
   template <class Body>
   void share_out(int64_t blocks, const Member& member, const Body& body) {
-    const int64_t share = std::max<int64_t>(1, blocks / (8 * member.size));
-    for (;;) {
-      const int64_t begin = next_.fetch_add(share, std::memory_order_relaxed);
-      if (begin >= blocks) return;
-      for (int64_t j = begin; j < std::min(blocks, begin + share); ++j) body(j);
+    int64_t begin = next_.load(std::memory_order_relaxed);
+    while (begin < blocks) {
+      const int64_t share = std::max<int64_t>(1, (blocks - begin) / (3 * member.size));
+      if (!next_.compare_exchange_weak(begin, begin + share, std::memory_order_relaxed)) continue;
+      for (int64_t j = begin; j < begin + share; ++j) body(j);
+      begin = next_.load(std::memory_order_relaxed);
     }
   }
 
