@@ -86,16 +86,12 @@ class VocabScreen final : public decode::VocabPart {
   }
 
   void block(int64_t index, const Member& member) {
-    const int64_t v = index * kBlock, panel_bytes = quads_ * 64;
-    const uint8_t* panels = params.screen.panels + v / kScreenPanel * panel_bytes;
+    const uint8_t* panels = params.screen.panels + index * kBlock * 4 * quads_;
     alignas(64) int32_t sums[8 * kBlock];
     for (int64_t b = 0; b < params.B;) {
-      int64_t taken = 0;
-      for (int64_t j = 0; j < kBlock; j += kPanels * kScreenPanel) {
-        taken =
-            screen_rows(params.B - b, panels + j / kScreenPanel * panel_bytes, panel_bytes, quads_,
-                        quantised_.data() + b * quads_ * 4, quads_ * 4, sums + j, kBlock);
-      }
+      const int64_t taken =
+          screen_rows(params.B - b, panels, quads_, quantised_.data() + b * quads_ * 4, quads_ * 4,
+                      sums, kBlock);
       for (int64_t i = 0; i < taken; ++i) row(b + i, index, sums + i * kBlock, member);
       b += taken;
     }
@@ -299,12 +295,9 @@ class VocabScreen final : public decode::VocabPart {
   template <class Body>
   void screen_again(int64_t b, int64_t index, const Body& body) {
     alignas(64) int32_t sums[kBlock];
-    const int64_t panel_bytes = quads_ * 64;
     const int64_t v = index * kBlock, count = std::min(kBlock, params.V - v);
-    for (int64_t j = 0; j < kBlock; j += kPanels * kScreenPanel) {
-      screen_tile<1>(params.screen.panels + (v + j) / kScreenPanel * panel_bytes, panel_bytes,
-                     quads_, quantised_.data() + b * quads_ * 4, 0, sums + j, kBlock);
-    }
+    screen_rows<1>(1, params.screen.panels + v * 4 * quads_, quads_,
+                   quantised_.data() + b * quads_ * 4, 0, sums, kBlock);
     alignas(64) float logits[kBlock], lower[kBlock], upper[kBlock];
     intervals(b, v, sums, logits, lower, upper);
     if (const RowConstraints* c = constraints(b)) constrain(*c, index, lower, upper);

@@ -7,10 +7,10 @@
 namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA {
 namespace {
 
-constexpr int64_t kScreenPanel =
-    16;                     // a panel of weights: (K / 4, 16 words, 4 k) bytes, each + 128
-constexpr int kPanels = 3;  // together
-static_assert(kBlock % (kPanels * kScreenPanel) == 0, "blocks are whole tiles");
+// Words of a panel of weights: (K / 4, 16 words, 4 k) bytes, each + 128.
+constexpr int64_t kScreenPanel = 16;
+constexpr int kBlockPanels = kBlock / kScreenPanel;
+static_assert(kBlock % kScreenPanel == 0 && kBlockPanels % 2 == 0, "halves are whole panels");
 
 // x = scale * p + d.
 struct ScreenedRow {
@@ -50,7 +50,7 @@ ScreenedRow quantised_row(const S* x, int64_t H, int8_t* p) {
 }
 
 // sums[row][word] = sum over k of (q[word][k] + 128) p[row][k], for kPanels panels.
-template <int kRows>
+template <int kRows, int kPanels>
 void screen_tile(const uint8_t* panels, int64_t panel_bytes, int64_t quads, const int8_t* p,
                  int64_t p_stride, int32_t* sums, int64_t sums_stride) {
 #if defined(SEQ2SEQ_EXT_ISA_AVX512)
@@ -98,17 +98,22 @@ void screen_tile(const uint8_t* panels, int64_t panel_bytes, int64_t quads, cons
 #endif
 }
 
-// The tile for a number of rows known at run time only; returns how many of them it took.
+// The same for a block and as many rows as a tile has, at most `rows`; returns how many. Where rows
+// are few the block's panels go all together, for enough sums at a time.
 template <int kRows = 8>
-int64_t screen_rows(int64_t rows, const uint8_t* panels, int64_t panel_bytes, int64_t quads,
-                    const int8_t* p, int64_t p_stride, int32_t* sums, int64_t sums_stride) {
+int64_t screen_rows(int64_t rows, const uint8_t* panels, int64_t quads, const int8_t* p,
+                    int64_t p_stride, int32_t* sums, int64_t sums_stride) {
   if constexpr (kRows > 1) {
     if (rows < kRows) {
-      return screen_rows<kRows - 1>(rows, panels, panel_bytes, quads, p, p_stride, sums,
-                                    sums_stride);
+      return screen_rows<kRows - 1>(rows, panels, quads, p, p_stride, sums, sums_stride);
     }
   }
-  screen_tile<kRows>(panels, panel_bytes, quads, p, p_stride, sums, sums_stride);
+  constexpr int kTogether = kRows <= 4 ? kBlockPanels : kBlockPanels / 2;
+  const int64_t panel_bytes = quads * 4 * kScreenPanel;
+  for (int j = 0; j < kBlockPanels; j += kTogether) {
+    screen_tile<kRows, kTogether>(panels + j * panel_bytes, panel_bytes, quads, p, p_stride,
+                                  sums + j * kScreenPanel, sums_stride);
+  }
   return kRows;
 }
 
