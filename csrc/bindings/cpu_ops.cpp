@@ -5,6 +5,7 @@
 
 #include "backend.h"
 #include "cpu/launch.h"
+#include "cpu/packed_weights.h"
 #include "cpu_runtime.h"
 
 namespace seq2seq_ext::bindings {
@@ -27,6 +28,17 @@ void clear_unused(const kernels::SequenceForwardParams& params) {
     clear(params.direction[d].saved_gates, kernels::num_saved(s.cell) * s.H * size);
     clear(params.direction[d].saved_cells, s.H * state_size);
   }
+}
+
+// weights: one direction's w_ih, w_hh and, with a projection, w_hr. Not copied: it is where they
+// are that counts.
+void freeze_weights(const std::vector<Tensor>& weights, bool frozen) {
+  if (weights.size() != 2 && weights.size() != 3) {
+    fail("weights", std::to_string(weights.size()), "w_ih and w_hh, and w_hr or not");
+  }
+  const auto change = frozen ? kernels::cpu::freeze_weights : kernels::cpu::unfreeze_weights;
+  change(weights[0].const_data_ptr(), weights[1].const_data_ptr(),
+         weights.size() == 3 ? weights[2].const_data_ptr() : nullptr);
 }
 
 std::string cpu_isa() { return kernels::cpu::isa_name(); }
@@ -76,6 +88,7 @@ STABLE_TORCH_LIBRARY_IMPL(SEQ2SEQ_EXT_NAMESPACE, CPU, m) {
   register_decode_ops(m);
   register_loss_ops(m);
   register_decode_sequences(m);
+  m.impl("freeze_weights", TORCH_BOX(&freeze_weights));
 }
 
 // No tensor tells a device here, so it is not registered for one.

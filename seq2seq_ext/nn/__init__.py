@@ -6,6 +6,7 @@ from seq2seq_ext.nn.bridge import Bridge
 from seq2seq_ext.nn.cells import GRUCell, LSTMCell, RNNCell
 from seq2seq_ext.nn.decoder import Decoder, DecoderMemory, DecoderOutput, DecoderState, DecoderStep
 from seq2seq_ext.nn.encoder import Encoder, EncoderOutput
+from seq2seq_ext.nn.freezing import freeze, is_frozen, unfreeze
 from seq2seq_ext.nn.loss import CrossEntropy, LinearCrossEntropy
 from seq2seq_ext.nn.rnn import GRU, LSTM, RNN
 from seq2seq_ext.nn.seq2seq import Seq2Seq, Seq2SeqOutput
@@ -31,4 +32,7 @@ __all__ = [
     "RNNCell",
     "Seq2Seq",
     "Seq2SeqOutput",
+    "freeze",
+    "is_frozen",
+    "unfreeze",
 ]

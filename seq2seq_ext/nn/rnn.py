@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import PackedSequence
 from seq2seq_ext import ops
 from seq2seq_ext.nn._checks import as_lengths
 from seq2seq_ext.nn._packing import pack_padded, pad_packed
+from seq2seq_ext.nn.freezing import Frozen
 
 States = tuple[Tensor, ...]  # (h,) or, for the LSTM, (h, c)
 
@@ -30,6 +31,7 @@ class _Recurrent(nn.RNNBase):
     # Whether `step` runs a sequence of length one: it sums as decoding from packed weights does,
     # while a step's kernel, which reads them as they are, does so in another order.
     steps_as_sequences = False
+    _frozen: Frozen | None = None
 
     def _sequence(
         self, x: Tensor, states: States, weights: States, lengths: Tensor | None
@@ -51,6 +53,23 @@ class _Recurrent(nn.RNNBase):
         # By name and not from `_flat_weights`: functional_call and parametrizations replace
         # attributes.
         return tuple(getattr(self, name) for name in names)
+
+    def sequence_weights(self) -> list[States]:
+        """What `freeze` is about, by layer and direction: w_ih, w_hh and, if projected, w_hr."""
+        per = len(self._flat_weights_names) // (self.num_layers * self._directions)
+        found = []
+        for layer in range(self.num_layers):
+            weights = self.layer_weights(layer)
+            for d in range(self._directions):
+                mine = weights[d * per : (d + 1) * per]
+                found.append(mine[:2] + (mine[-1:] if self.proj_size > 0 else ()))
+        return found
+
+    def _thaw_if_changed(self) -> None:
+        if self._frozen is None or torch.compiler.is_compiling():
+            return
+        if not self._frozen.holds(self):
+            self._frozen = None
 
     @property
     def _directions(self) -> int:
@@ -161,6 +180,7 @@ class _Recurrent(nn.RNNBase):
         return output, _permute(states, unsorted_indices)
 
     def _layers(self, x: Tensor, hx: States, lengths: Tensor | None) -> tuple[Tensor, States]:
+        self._thaw_if_changed()
         directions = self._directions
         finals: list[States] = []
         for layer in range(self.num_layers):
@@ -181,6 +201,7 @@ class _Recurrent(nn.RNNBase):
             raise ValueError(
                 f"{name}.step: hx must hold {self.num_layers} layers of states, got {len(hx)}"
             )
+        self._thaw_if_changed()
         finals = []
         for layer, states in enumerate(hx):
             if layer > 0 and self.training and self.dropout > 0:

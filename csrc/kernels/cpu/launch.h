@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Host entry points of the CPU kernels. Each validates what only the kernel can know and returns a
 // Status; shapes and pointers are the caller's responsibility (bindings/checks.h). Reentrant; no
-// global state but the chosen ISA and idle work memory (scratch.h: up to 256 MiB, kept for the next
-// call).
+// global state but the chosen ISA, idle work memory (scratch.h: up to 256 MiB, kept for the next
+// call) and packed weights (packed_weights.h: as much).
 #pragma once
 
 #include "common/params.h"

@@ -8,10 +8,30 @@
 namespace seq2seq_ext::kernels::cpu {
 namespace {
 
+struct Frozen {
+  const void* w_ih;
+  const void* w_hh;
+  const void* w_hr;
+  uint64_t promise;  // the number of the latest
+  int64_t count;
+  bool is(const void* ih, const void* hh, const void* hr) const {
+    return w_ih == ih && w_hh == hh && w_hr == hr;
+  }
+};
+
 struct Kept {
   std::mutex mutex;
   std::list<std::unique_ptr<PackedWeights>> copies;  // the most recently used first
   int64_t bytes = 0;
+  std::list<Frozen> frozen;
+  uint64_t promises = 0;
+
+  uint64_t promise_of(const PackedWeights::Key& key) const {
+    for (const Frozen& f : frozen) {
+      if (f.is(key.w_ih, key.w_hh, key.w_hr)) return f.promise;
+    }
+    return 0;
+  }
 };
 
 // Never destroyed: a kernel may still run while static objects are torn down.
@@ -57,20 +77,26 @@ bool PackedWeights::compare(Print& kept, const Fingerprint& now) {
 std::unique_ptr<PackedWeights> take_packed_weights(const PackedWeights::Key& key,
                                                    const PackedWeights::Sizes& sizes) {
   Kept& k = kept();
+  uint64_t promise;
   {
     const std::lock_guard<std::mutex> lock(k.mutex);
+    promise = k.promise_of(key);
     for (auto it = k.copies.begin(); it != k.copies.end(); ++it) {
       if (!((*it)->key() == key)) continue;
       std::unique_ptr<PackedWeights> found = std::move(*it);
       k.copies.erase(it);
       k.bytes -= found->bytes();
+      found->set_promise(promise);
       return found;
     }
   }
-  return std::make_unique<PackedWeights>(key, sizes);
+  auto fresh = std::make_unique<PackedWeights>(key, sizes);
+  fresh->set_promise(promise);
+  return fresh;
 }
 
-void keep_packed_weights(std::unique_ptr<PackedWeights> weights) {
+void keep_packed_weights(std::unique_ptr<PackedWeights> weights, bool compared) {
+  if (compared) weights->set_compared();
   if (weights->bytes() > kMostKeptBytes) return;
   Kept& k = kept();
   const std::lock_guard<std::mutex> lock(k.mutex);
@@ -81,6 +107,25 @@ void keep_packed_weights(std::unique_ptr<PackedWeights> weights) {
   }
   k.bytes += weights->bytes();
   k.copies.push_front(std::move(weights));
+}
+
+void freeze_weights(const void* w_ih, const void* w_hh, const void* w_hr) {
+  Kept& k = kept();
+  const std::lock_guard<std::mutex> lock(k.mutex);
+  const uint64_t promise = ++k.promises;
+  for (Frozen& f : k.frozen) {
+    if (!f.is(w_ih, w_hh, w_hr)) continue;
+    f.promise = promise;
+    ++f.count;
+    return;
+  }
+  k.frozen.push_back({w_ih, w_hh, w_hr, promise, 1});
+}
+
+void unfreeze_weights(const void* w_ih, const void* w_hh, const void* w_hr) {
+  Kept& k = kept();
+  const std::lock_guard<std::mutex> lock(k.mutex);
+  k.frozen.remove_if([&](Frozen& f) { return f.is(w_ih, w_hh, w_hr) && --f.count == 0; });
 }
 
 }  // namespace seq2seq_ext::kernels::cpu

@@ -4,7 +4,7 @@
 //
 // A copy is used again only where the fingerprint of all the bytes that it was made from is that of
 // the weights as they are now, whoever wrote to them and by what means. That costs one read of
-// them, and spares the user a promise.
+// them, and spares the user a promise. Who promises (freeze_weights) saves the reading.
 #pragma once
 
 #include <cstdint>
@@ -55,6 +55,12 @@ class PackedWeights {
     return compare(projection_prints_[p], now);
   }
 
+  // True where these weights are frozen and every panel has been compared since they are.
+  bool trusted() const { return promise_ != 0 && compared_under_ == promise_; }
+  // For this call the weights are under this promise (0: none). / Every panel has been compared.
+  void set_promise(uint64_t promise) { promise_ = promise; }
+  void set_compared() { compared_under_ = promise_; }
+
   const Key& key() const { return key_; }
   int64_t bytes() const { return bytes_; }
 
@@ -69,6 +75,7 @@ class PackedWeights {
   const int64_t bytes_;
   Scratch ih_, hh_, hr_;
   std::vector<Print> prints_, projection_prints_;
+  uint64_t promise_ = 0, compared_under_ = 0;
 };
 
 // The copy kept for these weights, or room for a new one; it is this call's alone until it is given
@@ -76,6 +83,13 @@ class PackedWeights {
 constexpr int64_t kMostKeptBytes = int64_t{256} << 20;
 std::unique_ptr<PackedWeights> take_packed_weights(const PackedWeights::Key& key,
                                                    const PackedWeights::Sizes& sizes);
-void keep_packed_weights(std::unique_ptr<PackedWeights> weights);
+// compared: the call went through all panels.
+void keep_packed_weights(std::unique_ptr<PackedWeights> weights, bool compared);
+
+// From now on, until as many calls of unfreeze_weights, the weights at these addresses stay as they
+// are and where they are: after one more comparison, their copies are used without any. `w_hr` is
+// null where there is no projection.
+void freeze_weights(const void* w_ih, const void* w_hh, const void* w_hr);
+void unfreeze_weights(const void* w_ih, const void* w_hh, const void* w_hr);
 
 }  // namespace seq2seq_ext::kernels::cpu

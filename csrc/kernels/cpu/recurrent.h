@@ -111,7 +111,7 @@ struct Launch {
     run_directions(runtime, shape.directions, team,
                    [&](int d, const Member& member) { pass.run(d, *work[d], member); });
     for (int d = 0; d < shape.directions && pass.keeps_weights(); ++d)
-      keep_packed_weights(std::move(work[d]->weights));
+      keep_packed_weights(std::move(work[d]->weights), schedule.steps > 0);
     return Status::ok();
   }
 

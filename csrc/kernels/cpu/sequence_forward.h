@@ -120,6 +120,7 @@ struct SequenceForward {
   // True where panel p is packed already, from weights as they are.
   bool is_packed(const RecurrentWeights& w, Direction& work, int64_t p) const {
     if (!keeps_weights()) return false;
+    if (work.weights->trusted()) return true;
     FingerprintReader reader;
     for (int i = 0; i < kPieces; ++i) {
       const Piece piece = source(w, p, i);
@@ -144,6 +145,7 @@ struct SequenceForward {
 
   bool is_projection_packed(const RecurrentWeights& w, Direction& work, int64_t p) const {
     if (!keeps_weights()) return false;
+    if (work.weights->trusted()) return true;
     FingerprintReader reader;
     const int64_t row = p * kProjectionColumns, rows = std::min(kProjectionColumns, P - row);
     reader.read(static_cast<const T*>(w.w_hr) + row * H,
@@ -292,21 +294,38 @@ struct SequenceForward {
     }
   }
 
-  // Input projections of `count` rows for panel p's units. With `weights`, what the next panel is
-  // packed from is fetched meanwhile: reading it takes as long as memory, which products leave
-  // idle.
-  void project_input(Direction& work, int64_t p, int64_t count, const T* const* rows,
+  // What the tiles of one panel fetch for the next, which memory or the third-level cache brings
+  // while the products leave them idle: tile i the line `lines` + 64 of each step of k. That is one
+  // vector of a packed panel's NV, or one piece of what a panel is packed from.
+  static const char* packed_lines(const T* panel, int64_t K, int i) {
+    return i < NV ? reinterpret_cast<const char*>(panel) +
+                        i * (panel_size<T, NV>(K) / NV) * static_cast<int64_t>(sizeof(T))
+                  : nullptr;
+  }
+
+  static int64_t product(const T* const* rows, int64_t count, int64_t K, const T* panel,
+                         const Acc* init, Acc* out, const char* lines) {
+    return lines != nullptr
+               ? panel_product<T, NV, true>(rows, count, K, panel, init, out, kColumns, lines)
+               : panel_product<T, NV>(rows, count, K, panel, init, out, kColumns);
+  }
+
+  // Input projections of `count` rows for panel p's units. `last`: no panel follows. With
+  // `weights`, the next panel is still to be packed or compared with them.
+  void project_input(Direction& work, int64_t p, int64_t count, const T* const* rows, bool last,
                      const RecurrentWeights* weights) const {
     const T* panel = work.packed_ih + p * panel_size<T, NV>(I);
     const Acc* bias = work.x_bias.data() + p * kColumns;
     Acc* to = work.x_parts.data() + p * chunk_rows * kColumns;
-    int64_t r = 0;
-    for (int i = 0; weights != nullptr && i < kPieces && r < count; ++i) {
-      r += panel_product<T, NV, true>(rows + r, count - r, I, panel, bias, to + r * kColumns,
-                                      kColumns, source(*weights, p + 1, i).data);
-    }
-    while (r < count) {
-      r += panel_product<T, NV>(rows + r, count - r, I, panel, bias, to + r * kColumns, kColumns);
+    int i = 0;
+    for (int64_t r = 0; r < count; ++i) {
+      const char* lines = nullptr;
+      if (!last && weights != nullptr) {
+        lines = i < kPieces ? source(*weights, p + 1, i).data : nullptr;
+      } else if (!last) {
+        lines = packed_lines(panel + panel_size<T, NV>(I), I, i);
+      }
+      r += product(rows + r, count - r, I, panel, bias, to + r * kColumns, lines);
     }
   }
 
@@ -334,7 +353,8 @@ struct SequenceForward {
       }
       for (int64_t p = begin; p < end; ++p) {
         if (s0 == 0) pack(weights, work, p);
-        project_input(work, p, count, rows, s0 == 0 && p + 1 < end ? &weights : nullptr);
+        project_input(work, p, count, rows, p + 1 == end,
+                      s0 == 0 && !work.weights->trusted() ? &weights : nullptr);
       }
       for (int64_t s = s0; s < s1; ++s) {
         member.barrier->wait();
@@ -347,13 +367,18 @@ struct SequenceForward {
           // last are still in the second-level cache.
           const int64_t p = s % 2 == 0 ? turn : begin + end - 1 - turn;
           const T* panel = work.packed_hh + p * panel_size<T, NV>(P);
+          const T* following = panel + (s % 2 == 0 ? 1 : -1) * panel_size<T, NV>(P);
+          // The hardware does it where a panel is read only once.
+          const bool fetches = active > kMaxTileRows<NV> / 2 && turn + 1 < end;
           const Acc* x_part =
               work.x_parts.data() +
               (p * chunk_rows + schedule.offset[s] - schedule.offset[s0]) * kColumns;
-          for (int64_t i = 0, tile_rows; i < active; i += tile_rows) {
+          int tiles = 0;
+          for (int64_t i = 0, tile_rows; i < active; i += tile_rows, ++tiles) {
             const int64_t wanted = std::min<int64_t>(kMaxTileRows<NV>, active - i);
             for (int64_t m = 0; m < wanted; ++m) h_rows[m] = previous + (i + m) * hidden_stride;
-            tile_rows = panel_product<T, NV>(h_rows, wanted, P, panel, nullptr, tile, kColumns);
+            tile_rows = product(h_rows, wanted, P, panel, nullptr, tile,
+                                fetches ? packed_lines(following, P, tiles) : nullptr);
             for (int64_t m = 0; m < tile_rows; ++m) {
               gates(d, work, s, i + m, p, x_part + (i + m) * kColumns, tile + m * kColumns,
                     previous, next);
