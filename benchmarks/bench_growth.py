@@ -21,7 +21,7 @@ from . import bench_step, bench_train, marks
 from .bench_sequence import GATES, twins
 from .bench_sequence import Case as SequenceCase
 from .ceilings import Ceilings, Work, sequence_work
-from .common import OURS, Row, arguments, begin, compare, environment, write_rows
+from .common import OURS, Row, arguments, begin, compare, environment, must_agree, write_rows
 
 Runs = Mapping[str, Callable[[], object]]
 SIZES = {
@@ -52,14 +52,16 @@ def layer(cell: str, training: bool, axis: str, size: int) -> tuple[Runs, Work]:
     theirs, ours = twins(cell, H, "float32")
     x = torch.randn(T, B, H)
 
-    def infer(module: torch.nn.Module) -> Callable[[], object]:
-        def run() -> object:
+    def infer(module: torch.nn.Module) -> Callable[[], tuple]:
+        def run() -> tuple:
             with torch.inference_mode():
                 return module(x)
 
         return run
 
-    return {"torch.nn": infer(theirs), OURS: infer(ours)}, work
+    runs = {"torch.nn": infer(theirs), OURS: infer(ours)}
+    must_agree({name: (run()[0],) for name, run in runs.items()}, "torch.nn", "float32")
+    return runs, work
 
 
 def pick(words: int) -> tuple[Runs, Work]:
@@ -126,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
         rows += measured
     where = environment()
     print(f"rows: {write_rows('growth_cpu', [{**row, **where} for row in rows])}")
-    return marks.report("growth_cpu", rows, check=options.check)
+    return marks.report("growth_cpu", rows, check=options.check, quick=options.quick)
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
         mean = geometric_mean([float(row["speedup"]) for row in ours])  # type: ignore[arg-type]
         print(f"{op}: geometric mean {mean:.2f}x torch")
     print(f"rows: {write_rows('step_cpu', [{**row, **where} for row in rows])}")
-    return marks.report("step_cpu", rows, check=options.check)
+    return marks.report("step_cpu", rows, check=options.check, quick=options.quick)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
         rows += measured
     where = environment()
     print(f"rows: {write_rows('train_cpu', [{**row, **where} for row in rows])}")
-    return marks.report("train_cpu", rows, check=options.check)
+    return marks.report("train_cpu", rows, check=options.check, quick=options.quick)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ __all__ = [
     "environment",
     "geometric_mean",
     "interleaved",
+    "keep_apart",
     "must_agree",
     "processor",
     "results_folder",
@@ -45,8 +46,17 @@ Contenders = Mapping[str, Callable[[], object]]
 Row = dict[str, object]
 
 
+QUICK_RESULTS = RESULTS.parent.parent / "build" / "benchmarks" / "quick"
+
+
 def results_folder() -> Path:
     return Path(os.environ.get("SEQ2SEQ_EXT_RESULTS", RESULTS))
+
+
+def keep_apart() -> None:
+    """Quick rows do not take the place of the stored ones: unless a folder is named, they go to
+    build/benchmarks/quick."""
+    os.environ.setdefault("SEQ2SEQ_EXT_RESULTS", str(QUICK_RESULTS))
 
 
 def write_rows(name: str, rows: Sequence[Mapping[str, object]]) -> Path:
@@ -64,7 +74,11 @@ def write_rows(name: str, rows: Sequence[Mapping[str, object]]) -> Path:
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: under a minute")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a few sizes, fewer rounds: under a minute; rows to build/benchmarks/quick",
+    )
     parser.add_argument("--threads", type=int, default=None, help="torch.set_num_threads")
     parser.add_argument(
         "--check", action="store_true", help="exit with an error where a stated mark is missed"
@@ -73,7 +87,10 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 
 def begin(bench: str, options: argparse.Namespace) -> Ceilings:
-    """Sets threads and seed, measures the ceilings, keeps their rows beside those of other runs."""
+    """Sets threads, seed and folder, measures the ceilings, keeps their rows beside those of other
+    runs."""
+    if options.quick:
+        keep_apart()
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(0)

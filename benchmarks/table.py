@@ -22,30 +22,42 @@ from .table_rows import (
     train_table,
 )
 
+AGAIN = "again"  # the folder beside the rows with those of a second run of the same commit
 BEGIN, END = "<!-- from benchmarks/results: {} -->", "<!-- end -->"
 
 
 def marks_table() -> str:
-    """Each mark, what was reached, and what the roofline allows."""
+    """Each mark, what was reached, in a second run, too, and what the roofline allows."""
+    files = dict.fromkeys(mark.file for mark in marks.MARKS)
+    stored = {file: rows(file) for file in files}
+    second = {file: rows(f"{AGAIN}/{file}") for file in files}
+    twice = any(second.values())
     lines = [["mark", "over", "of", "mark", "reached", "worst row"]]
-    lines[0] += [f"possible at {marks.SHARE:.0%} of the roofline", ""]
-    stored = {file: rows(file) for file in dict.fromkeys(mark.file for mark in marks.MARKS)}
+    lines[0] += [f"possible at {marks.SHARE:.0%} of the roofline"]
+    lines[0] += [*(["in a second run"] if twice else []), ""]
     for mark in marks.MARKS:
         verdict = marks.verdict(mark, stored[mark.file])
         of = "worst row" if mark.worst else "geometric mean"
         text = [mark.what, mark.over, of, f"{mark.value:g}x"]
+        other = marks.verdict(mark, second[mark.file])
+        again = ["" if other is None else f"{other.reached:.2f}x"] if twice else []
         if verdict is None:
-            lines.append([*text, "", "", "", "not measured"])
+            lines.append([*text, "", "", "", *again, "not measured"])
             continue
         outcome = "met" if verdict.met else "**missed**"
         if not verdict.met and verdict.forbidden:
             outcome += ": the roofline binds"
         figures = (verdict.reached, verdict.worst, verdict.at_roofline)
-        lines.append([*text, *(f"{figure:.2f}x" for figure in figures), outcome])
+        lines.append([*text, *(f"{figure:.2f}x" for figure in figures), *again, outcome])
     if rows("growth_cpu"):
         missed = marks.growth_missed(rows("growth_cpu"))
+        lacking = marks.growth_lacking(rows("growth_cpu"))
         text = ["time and memory of ours over T and B", "", "exponent", f"{marks.GROWTH:g}"]
-        lines.append([*text, "", "", "", "**missed**: " + "; ".join(missed) if missed else "met"])
+        again = [""] if twice else []
+        outcome = "**missed**: " + "; ".join(missed) if missed else "met"
+        if lacking:
+            outcome = f"not measured: {', '.join(lacking)}"
+        lines.append([*text, "", "", "", *again, outcome])
     return markdown(*lines)
 
 
@@ -55,6 +67,21 @@ def hand_tuned(found: list[Row]) -> str:
     chosen = [row for row in found if (row["V"], row["B"], row["beams"]) == (str(words), "1", "1")]
     rates = ", ".join(f"{float(row['speedup']):.2f}x in {row['dtype']}" for row in chosen)
     return f"over it we are at {rates} (V = {words})"
+
+
+def origin() -> str:
+    """Where the summary's rows come from, once if all come from the same."""
+    said: dict[str, list[str]] = {}
+    for file, name in (
+        ("sequence_cpu", "sequences"),
+        ("train_cpu", "training"),
+        ("step_cpu", "steps"),
+        ("decode", "decoding"),
+    ):
+        said.setdefault(conditions(rows(file)[0]), []).append(name)
+    if len(said) == 1:
+        return next(iter(said))
+    return "; ".join(f"{', '.join(names)}: {where}" for where, names in said.items())
 
 
 def gains_table() -> str:
@@ -106,8 +133,7 @@ def gains_table() -> str:
             f"layer by a compiled `addmv` is faster still: {hand_tuned(decoding)}.",
             "",
             "Peers: `torch.compile`; for inference of sequences ONNX Runtime and OpenVINO, too. "
-            f"({conditions(rows('sequence_cpu')[0])}; decoding {conditions(decoding[0])}; "
-            "every row, and how: [benchmarks](benchmarks/README.md).)",
+            f"({origin()}. Every row, and how: [benchmarks](benchmarks/README.md).)",
         ]
     )
 

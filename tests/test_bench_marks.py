@@ -88,10 +88,23 @@ def test_a_mark_over_another_dtype_and_of_some_rows():
 
 def test_check_decides_the_exit_status(capsys):
     good, bad = ([row(time, best=2.0, nn=2.0)] for time in (0.5, 1.9))
-    assert marks.report("sequence_cpu", good, check=True) == 0
-    assert marks.report("sequence_cpu", bad, check=False) == 0
-    assert marks.report("sequence_cpu", bad, check=True) == 1
+    assert marks.report("sequence_cpu", good, check=True, quick=True) == 0
+    assert marks.report("sequence_cpu", bad, check=False, quick=True) == 0
+    assert marks.report("sequence_cpu", bad, check=True, quick=True) == 1
     assert "mark 1.25x: MISSED" in capsys.readouterr().err
+
+
+def test_a_mark_of_rows_that_are_lacking_is_not_measured(capsys):
+    sizes = {"cell": ("LSTM", "GRU"), "B": ("1", "16")}
+    mark = Mark("", "", "torch.nn", 2.0, sizes=sizes)
+    rows = [row(0.2, cell=cell, B=b) for cell in sizes["cell"] for b in (1, 16)]
+    assert marks.verdict(mark, rows).met
+    assert marks.verdict(mark, rows[:3]) is None
+    assert marks.lacking(mark, rows[:3]) == ["GRU 16"]
+    assert marks.verdict(mark, rows[:3], quick=True).met
+    assert marks.report("train_cpu", rows, check=True) == 1
+    assert "training step float32: NOT MEASURED: LSTM 256 1, " in capsys.readouterr().err
+    assert all(mark.sizes for mark in marks.MARKS)
 
 
 def test_every_mark_of_the_table_is_there():
@@ -112,13 +125,20 @@ def test_exponents(power):
 
 
 def test_what_grows_too_fast_is_told(capsys):
-    fine = {"op": "x", "axis": "T", "contender": OURS, "time_exponent": 1.09}
+    fine = {"op": "x", "axis": "T", "size": 30, "contender": OURS, "time_exponent": 1.09}
     fine["memory_exponent"] = ""
     other = [fine | {"axis": "H", "time_exponent": 2.0}, fine | {"contender": "torch.nn"}]
     other[1]["time_exponent"] = 1.5
-    assert marks.report("growth_cpu", [fine, *other], check=True) == 0
-    assert marks.report("growth_cpu", [fine, fine | {"memory_exponent": 1.2}], check=True) == 1
+    steep = fine | {"memory_exponent": 1.2}
+    assert marks.report("growth_cpu", [fine, *other], check=True, quick=True) == 0
+    assert marks.report("growth_cpu", [fine, steep], check=True, quick=True) == 1
     assert "x over T: memory grows as T^1.20" in capsys.readouterr().err
+    assert marks.report("growth_cpu", [fine, *other], check=True) == 1
+    assert "NOT MEASURED: T = 10, T = 5000, B = 1," in capsys.readouterr().err
+    ends = [(axis, size) for axis, sizes in marks.GROWS.items() for size in sizes]
+    whole = [fine | {"axis": axis, "size": size} for axis, size in ends]
+    assert marks.report("growth_cpu", whole, check=True) == 0
+    assert {axis: (str(s[0]), str(s[-1])) for axis, s in bench_growth.SIZES.items()} == marks.GROWS
 
 
 def test_turns():

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The READMEs' figures and pictures come from the stored rows."""
 
+import os
 import re
 
 import pytest
 
-from benchmarks import plot, stored, table
+from benchmarks import common, plot, stored, table
 
 FILES = {"ceilings", "sequence_cpu", "train_cpu", "step_cpu", "decode", "growth_cpu"}
 TIMES = FILES - {"ceilings", "growth_cpu"}
@@ -28,6 +29,17 @@ def test_readme_shows_the_stored_rows(name):
 def test_a_readme_without_a_place_for_a_table_is_refused():
     with pytest.raises(ValueError, match="no place for the table 'x'"):
         table.rewritten("text", {"x": str})
+
+
+def test_quick_rows_do_not_replace_the_stored_ones(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "environ", {})
+    common.keep_apart()
+    folder = common.results_folder()
+    assert folder.parts[-3:] == ("build", "benchmarks", "quick")
+    assert folder.resolve() != common.RESULTS.resolve()
+    os.environ["SEQ2SEQ_EXT_RESULTS"] = str(tmp_path)
+    common.keep_apart()
+    assert common.results_folder() == tmp_path
 
 
 @pytest.mark.parametrize("name", plot.DRAWN)
