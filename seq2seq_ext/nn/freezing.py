@@ -63,26 +63,31 @@ class Frozen:
     memory from being used for anything else."""
 
     def __init__(self, layer: Any) -> None:
-        self._seen = _addresses(layer)
-        given = layer.sequence_weights()
-        if any(w.is_inference() for weights in given for w in weights):
+        given = {name: getattr(layer, name) for names in layer.frozen_names() for name in names}
+        if any(w.is_inference() for w in given.values()):
             raise ValueError(
                 "freeze: the weights were made under torch.inference_mode, where changes are not "
                 "counted; make or clone them outside of it"
             )
         # detach: the memory as it is now, whatever the parameter is made to point to later.
-        held = [[w.detach() for w in weights] for weights in given]
-        self._weights = [w for weights in held for w in weights]
-        self._versions = [w._version for w in self._weights]
-        if HAVE_CPU and all(w.is_cpu for w in self._weights):
-            promised = [w for w in held if all(x.is_contiguous() for x in w)]
+        held = {name: w.detach() for name, w in given.items()}
+        self._seen = [(name, w, w._version, w.data_ptr()) for name, w in held.items()]
+        if HAVE_CPU and all(w.is_cpu for w in held.values()):
+            layers = [[held[name] for name in names] for names in layer.frozen_names()]
+            promised = [ws for ws in layers if all(w.is_contiguous() for w in ws)]
             _tell(promised, True)
             weakref.finalize(self, _tell, promised, False).atexit = False
 
     def holds(self, layer: Any) -> bool:
         """Whether the layer has the weights still, unchanged as far as torch counts changes."""
-        versions = [w._version for w in self._weights]
-        return versions == self._versions and _addresses(layer) == self._seen
+        parameters = layer._parameters  # getattr, for those that are none, takes long
+        for name, held, version, address in self._seen:
+            now = parameters.get(name)
+            if now is None:
+                now = getattr(layer, name)
+            if held._version != version or now.data_ptr() != address:
+                return False
+        return True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         return None
@@ -100,14 +105,10 @@ def _tell(promised: Sequence[Weights], frozen: bool) -> None:
         torch.ops.seq2seq_ext.freeze_weights(list(weights), frozen)
 
 
-def _addresses(layer: Any) -> list[int]:
-    return [w.data_ptr() for weights in layer.sequence_weights() for w in weights]
-
-
 def _layers(module: nn.Module) -> list[Any]:
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: a torch.nn.Module, got {type(module).__name__}")
-    layers = [m for m in module.modules() if hasattr(m, "sequence_weights")]
+    layers = [m for m in module.modules() if hasattr(m, "frozen_names")]
     if not layers:
         raise ValueError(f"module: {type(module).__name__} has no LSTM, GRU or RNN of seq2seq_ext")
     return layers

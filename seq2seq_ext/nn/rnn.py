@@ -54,15 +54,13 @@ class _Recurrent(nn.RNNBase):
         # attributes.
         return tuple(getattr(self, name) for name in names)
 
-    def sequence_weights(self) -> list[States]:
+    def frozen_names(self) -> list[list[str]]:
         """What `freeze` is about, by layer and direction: w_ih, w_hh and, if projected, w_hr."""
         per = len(self._flat_weights_names) // (self.num_layers * self._directions)
         found = []
-        for layer in range(self.num_layers):
-            weights = self.layer_weights(layer)
-            for d in range(self._directions):
-                mine = weights[d * per : (d + 1) * per]
-                found.append(mine[:2] + (mine[-1:] if self.proj_size > 0 else ()))
+        for first in range(0, len(self._flat_weights_names), per):
+            names = self._flat_weights_names[first : first + per]
+            found.append(names[:2] + (names[-1:] if self.proj_size > 0 else []))
         return found
 
     def _thaw_if_changed(self) -> None:
