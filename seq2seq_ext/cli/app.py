@@ -283,6 +283,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(error, "format_message"):  # typer's own: unknown option, missing argument, ...
             return _fail(error)
         raise
+    if result == 130:  # what newer versions of typer make of Ctrl-C, without a word
+        log.print("interrupted")
     return result if isinstance(result, int) else 0
 
 
