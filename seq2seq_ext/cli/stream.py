@@ -18,7 +18,8 @@ from seq2seq_ext.cli.throughput import Throughput
 from seq2seq_ext.data.corpus import DataError
 from seq2seq_ext.training.translator import Hypothesis, Translator, fingerprint
 
-SCORES = "--scores"  # among the options of a record: it changes the lines, but not `generate`
+# Among the options of a record: they change the lines, and are none of `generate`.
+SCORES, DTYPE = "--scores", "--dtype"
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Job:
     """What is wanted of every window."""
 
     translator: Translator
+    dtype: str  # that its weights are read in
     options: dict[str, Any]  # of `generate`
     layout: Layout
     window: int  # lines that are sorted by length together
@@ -51,7 +53,7 @@ def translate_lines(job: Job, model: Path, name: str, output: Path | None, *, re
         sink = Resumable(output.resolve() if output.is_symlink() else output)
         with _interruptible(sink), sink:
             digest = fingerprint(model)
-            given = {**job.options, SCORES: job.layout.scores}
+            given = {**job.options, SCORES: job.layout.scores, DTYPE: job.dtype}
             found = sink.open(digest, given, resume=resume)
             if sink.finished:
                 log.print(f"{output}: complete already")
@@ -77,7 +79,8 @@ def _interruptible(sink: Sink) -> Iterator[None]:
 def _seeded(job: Job, options: dict[str, Any]) -> Job:
     """One seed for all windows."""
     options = job.translator.with_seed(options)
-    return replace(job, options={n: value for n, value in options.items() if n != SCORES})
+    own = {name: value for name, value in options.items() if name not in (SCORES, DTYPE)}
+    return replace(job, options=own)
 
 
 def _skip(source: Lines, sink: Resumable) -> None:

@@ -110,6 +110,7 @@ def in_memory(model: Path, texts: list[str], **options: object) -> list[list[Hyp
     """What one call makes of all lines; nothing of those without tokens."""
     found: list[list[Hypothesis]] = [[] for _ in texts]
     translator = Translator.load(model)
+    translator.model.prepare_for_decoding(torch.float32)  # as the command does
     for batch in translator.decode(texts, skip_empty=True, batch_size=100, **options):
         for index, rows in batch.items():
             found[index] = rows

@@ -46,7 +46,9 @@ def translate(lively: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "work").mkdir()
     source, output = tmp_path / "in.txt", tmp_path / "work" / "out.txt"
     source.write_text("".join(f"line {i}\n" for i in range(LINES)))
-    job = stream.Job(Translator.load(lively), {}, Layout(scores=False, count=1), WINDOW, 64)
+    job = stream.Job(
+        Translator.load(lively), "float32", {}, Layout(scores=False, count=1), WINDOW, 64
+    )
 
     def translate(*, resume: bool = False) -> str:
         said.clear()
