@@ -84,19 +84,30 @@ def origin() -> str:
     return "; ".join(f"{', '.join(names)}: {where}" for where, names in said.items())
 
 
+def sizes(chosen: list[Row]) -> str:
+    """What the rows were measured at: "T = 50, H 256 to 1024"."""
+    parts = []
+    for name in ("V", "T", "H", "B"):
+        values = sorted({int(row[name]) for row in chosen if row.get(name)})
+        if values:
+            several = f"{name} {values[0]} to {values[-1]}"
+            parts.append(several if len(values) > 1 else f"{name} = {values[0]}")
+    return ", ".join(parts)
+
+
 def gains_table() -> str:
     """The README's summary: geometric means, the worst and the best row."""
-    lines = [["on the same CPU", "over torch.nn, eager: mean", "worst", "best"]]
+    lines = [["on the same CPU", "sizes", "over torch.nn, eager: mean", "worst", "best"]]
     lines[0] += ["over the fastest peer: mean", "worst", "best"]
 
     def add(what: str, chosen: list[Row], columns: tuple[str, ...] = ("speedup", "speedup_best")):
         if not chosen:
             return
-        line = [what]
+        line = [what, sizes(chosen)]
         for column in columns:
             found = [float(row[column]) for row in chosen]
             line += [f"{value:.2f}x" for value in (mean(found), min(found), max(found))]
-        lines.append([*line, *[""] * (7 - len(line))])
+        lines.append([*line, *[""] * (8 - len(line))])
 
     for file, kind, name in (
         ("sequence_cpu", "sequence", "sequence, inference"),
@@ -113,24 +124,27 @@ def gains_table() -> str:
     small = [
         r for r in ours(rows("sequence_cpu")) if (r["set"], r["dtype"]) == ("small", "float32")
     ]
-    add("LSTM, GRU sequence, H 64 and 128, B = 1, inference, float32", small)
+    add("LSTM, GRU sequence, small, inference, float32", small)
     steps = ours(rows("step_cpu"))
     for name, ops in (
         ("LSTMCell, GRUCell, one step", ("LSTMCell", "GRUCell")),
         ("attention step, S = 30", ("attention",)),
-        ("vocabulary pick, V = 8000 and 32000", ("pick",)),
+        ("vocabulary pick", ("pick",)),
     ):
         add(name, [row for row in steps if row["op"] in ops])
     decoding = ours(rows("decode"))
     for dtype in ("float32", "bfloat16", "int8"):
         chosen = [row for row in decoding if (row["beams"], row["dtype"]) == ("1", dtype)]
-        add(f"greedy decoding, B 1 to 64, {dtype}, over float32 *", chosen, ("speedup_nn",))
+        add(f"greedy decoding, {dtype} **, over float32 *", chosen, ("speedup_nn",))
     return "\n".join(
         [
             markdown(*lines),
             "",
             "\\* torch.nn's layers, eager or compiled, whichever is faster. At batch 1 an output "
             f"layer by a compiled `addmv` is faster still: {hand_tuned(decoding)}.",
+            "",
+            "\\*\\* The weights packed beforehand: `model.prepare_for_decoding(dtype)`, or "
+            "`translate --dtype`.",
             "",
             "Peers: `torch.compile`; for inference of sequences ONNX Runtime and OpenVINO, too. "
             f"({origin()}. Every row, and how: [benchmarks](benchmarks/README.md).)",

@@ -18,6 +18,7 @@ from seq2seq_ext.cli.options import (
     MAX_SIZE,
     MAX_THREADS,
     Decoding,
+    DecodingDtype,
     known_failure,
 )
 from seq2seq_ext.data.corpus import DataError
@@ -35,6 +36,13 @@ app = typer.Typer(
 Threads = Annotated[
     int | None,
     typer.Option(min=1, max=MAX_THREADS, help="CPU threads; by default torch's own choice."),
+]
+Dtype = Annotated[
+    DecodingDtype | None,
+    typer.Option(
+        help="What the weights are read in; by default what they are stored in. bfloat16 is faster "
+        "and rounds; int8 is bfloat16 with a vocabulary screened in int8, faster still.",
+    ),
 ]
 ModelDir = Annotated[Path, typer.Argument(help="Model directory that `train` or `demo` wrote.")]
 
@@ -121,6 +129,7 @@ def translate(
             "are held in memory."
         ),
     ] = None,
+    dtype: Dtype = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     window: Annotated[
         int,
@@ -154,6 +163,7 @@ def translate(
             length_penalty=length_penalty,
             coverage_penalty=coverage_penalty,
         ),
+        dtype=dtype,
         scores=scores,
         attention=attention,
         resume=resume,
@@ -184,6 +194,7 @@ def evaluate(
         Path | None, typer.Option(help="Write source, hypothesis, references as TSV.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+    dtype: Dtype = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     threads: Threads = None,
 ) -> None:
@@ -199,6 +210,7 @@ def evaluate(
         max_words=max_words,
         hypotheses=hypotheses,
         as_json=json,
+        dtype=dtype,
         batch_size=batch_size,
         threads=threads,
     )
@@ -283,6 +295,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(error, "format_message"):  # typer's own: unknown option, missing argument, ...
             return _fail(error)
         raise
+    if result == 130:  # what newer versions of typer make of Ctrl-C, without a word
+        log.print("interrupted")
     return result if isinstance(result, int) else 0
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seq2seq_ext.cli.console import CommandError, log, print_scores, set_threads
+from seq2seq_ext.cli.options import DecodingDtype, prepare
 from seq2seq_ext.data.corpus import Pair, filter_by_words, group_references, read_pairs
 from seq2seq_ext.training.files import write_text
 from seq2seq_ext.training.metrics import Scores, score
@@ -59,6 +60,7 @@ def run(
     max_words: int | None,
     hypotheses: Path | None,
     as_json: bool,
+    dtype: DecodingDtype | None,
     batch_size: int,
     threads: int | None,
 ) -> None:
@@ -69,6 +71,7 @@ def run(
         if not pairs:
             raise CommandError(f"no pairs of at most {max_words} words")
     translator = Translator.load(model)
+    prepare(translator, dtype)
     started = time.perf_counter()
     scores, rows = evaluate_pairs(
         translator, pairs, any_reference=any_reference, batch_size=batch_size

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from seq2seq_ext.cli.console import CommandError
+import torch
+
+from seq2seq_ext.cli.console import CommandError, log
 from seq2seq_ext.data.tokenizer import Tokenizer
 from seq2seq_ext.training.config import ModelConfig
 from seq2seq_ext.training.translator import Translator
@@ -16,6 +18,8 @@ MAX_SEED = 2**63 - 1  # what torch takes
 MAX_SIZE = 2**31 - 1
 MAX_THREADS = 1024
 MAX_BEAM = 1000
+
+DecodingDtype = Literal["float32", "bfloat16", "int8"]
 
 # Where an option is not the field's name with dashes.
 _OPTIONS = {
@@ -110,6 +114,24 @@ class Decoding:
         elif self.beam is not None:
             values["do_sample"] = False
         return {name: value for name, value in values.items() if value is not None}
+
+
+def prepare(translator: Translator, dtype: DecodingDtype | None) -> str:
+    """Packs the weights for decoding; returns the dtype that they are read in.
+
+    None: that of the model, and where its weights cannot be packed, the log says so.
+
+    Raises CommandError: the dtype that is asked for cannot be had.
+    """
+    own = str(next(translator.model.parameters()).dtype).removeprefix("torch.")
+    try:
+        translator.model.prepare_for_decoding(getattr(torch, dtype or own))
+    except ValueError as error:
+        reason = str(error).removeprefix("prepare_for_decoding: ")
+        if dtype is not None:
+            raise CommandError(f"--dtype {dtype}: {reason}") from None
+        log.print(f"weights are read as they are, not packed for decoding: {reason}")
+    return dtype or own
 
 
 def known_failure(error: BaseException) -> CommandError | None:

@@ -44,6 +44,7 @@ class Stream:
 
     def __init__(self, output: Path | None) -> None:
         stdout = output is None or str(output) == "-"
+        self.name = "stdout" if stdout else str(output)
         try:
             self.file = None if stdout else open(str(output), "w", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
@@ -54,6 +55,8 @@ class Stream:
             print(text, end="", flush=True, file=self.file)
         except BrokenPipeError:
             raise ReaderGone from None
+        except OSError as error:
+            raise CommandError(f"{self.name}: cannot be written ({error.strerror})") from None
 
     def finish(self) -> None:
         if self.file is not None:
@@ -90,11 +93,15 @@ class Record:
         # One name, no process number in it: what a killed run leaves, the next one overwrites.
         temporary = path.with_name(f".{path.name}.tmp")
         text = json.dumps({"format": FORMAT, **vars(self)}, indent=2, ensure_ascii=False)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 _EMPTY = Record("", {})
@@ -133,6 +140,11 @@ class Resumable:
         # Of the disk: Ctrl-C may come after a record is in place and before we have taken note.
         found = Record.read(self.record_path)
         return 0 if found is None else found.lines
+
+    @property
+    def whole(self) -> bool:
+        """Whether the output is in its place and nothing is left beside it."""
+        return self.record.complete and not self.record_path.exists()
 
     def open(self, model: str, options: dict[str, Any], *, resume: bool) -> dict[str, Any]:
         """Finds what an earlier run left. Returns the options with that run's seed, if it had one.
@@ -225,6 +237,7 @@ class Resumable:
             if self.record.lines == 0:
                 self.record = Record(model, options)
                 self.record.write(self.record_path)
+                self._sync_names()
             self._file.truncate(self.record.offset)
             self._file.seek(self.record.offset)
         except FileExistsError:
@@ -252,15 +265,17 @@ class Resumable:
         try:
             self._note(complete=True)
             os.replace(self.partial, self.output)
-            # The new name has to be on the disk before the record goes.
-            folder = os.open(self.output.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            self._sync_names()  # the new one has to be on the disk before the record goes
             self.clear()
         except OSError as error:
             raise self._failed(error) from None
+
+    def _sync_names(self) -> None:
+        folder = os.open(self.output.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def clear(self) -> None:
         self.record_path.unlink(missing_ok=True)
@@ -279,9 +294,7 @@ class Resumable:
     ) -> None:
         if self._file is None:
             return
-        if (
-            kind is not None and self._begun and self.record.lines == 0
-        ):  # nothing that is worth a question
+        if kind is not None and self._begun and self._worthless(self._file):
             self.partial.unlink(missing_ok=True)
             self.record_path.with_name(f".{self.record_path.name}.tmp").unlink(missing_ok=True)
             self.clear()
@@ -290,6 +303,15 @@ class Resumable:
         except OSError:
             if kind is None:
                 raise
+
+    def _worthless(self, file: BinaryIO) -> bool:
+        """Whether what lies there is ours and holds no line that a later run could keep."""
+        if _inode(self.partial) != os.fstat(file.fileno()).st_ino:
+            return False  # it is the output by now
+        try:
+            return self.record.lines == 0 and self.kept == 0
+        except CommandError:
+            return False
 
 
 def _size(path: Path) -> int | None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,14 @@ from typing import Any
 from seq2seq_ext.cli.console import CommandError, Interrupted, log
 from seq2seq_ext.cli.hypotheses import Layout, decode
 from seq2seq_ext.cli.lines import Lines, open_lines
+from seq2seq_ext.cli.options import known_failure
 from seq2seq_ext.cli.partial import Resumable, Sink, Stream, is_stream
 from seq2seq_ext.cli.throughput import Throughput
 from seq2seq_ext.data.corpus import DataError
 from seq2seq_ext.training.translator import Hypothesis, Translator, fingerprint
 
-SCORES = "--scores"  # among the options of a record: it changes the lines, but not `generate`
+# Among the options of a record: they change the lines, and are none of `generate`.
+SCORES, DTYPE = "--scores", "--dtype"
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Job:
     """What is wanted of every window."""
 
     translator: Translator
+    dtype: str  # that its weights are read in
     options: dict[str, Any]  # of `generate`
     layout: Layout
     window: int  # lines that are sorted by length together
@@ -40,12 +45,15 @@ def translate_lines(job: Job, model: Path, name: str, output: Path | None, *, re
         raise CommandError("--resume needs a file as --output")
     with open_lines(name) as source:
         if output is None or is_stream(output):
-            _translate(_seeded(job, job.options), source, Stream(output))
+            stream = Stream(output)
+            with _interruptible(stream):
+                _translate(_seeded(job, job.options), source, stream)
             return
         # A link stays a link, to the new file.
-        with Resumable(output.resolve() if output.is_symlink() else output) as sink:
+        sink = Resumable(output.resolve() if output.is_symlink() else output)
+        with _interruptible(sink), sink:
             digest = fingerprint(model)
-            given = {**job.options, SCORES: job.layout.scores}
+            given = {**job.options, SCORES: job.layout.scores, DTYPE: job.dtype}
             found = sink.open(digest, given, resume=resume)
             if sink.finished:
                 log.print(f"{output}: complete already")
@@ -57,10 +65,22 @@ def translate_lines(job: Job, model: Path, name: str, output: Path | None, *, re
             _translate(_seeded(job, found), source, sink)
 
 
+@contextmanager
+def _interruptible(sink: Sink) -> Iterator[None]:
+    """Raises Interrupted for Ctrl-C, wherever it comes."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if isinstance(sink, Resumable) and sink.whole:
+            raise Interrupted(f"interrupted; {sink.output} is complete") from None
+        raise Interrupted("interrupted" + _kept(sink)) from None
+
+
 def _seeded(job: Job, options: dict[str, Any]) -> Job:
     """One seed for all windows."""
     options = job.translator.with_seed(options)
-    return replace(job, options={n: value for n, value in options.items() if n != SCORES})
+    own = {name: value for name, value in options.items() if name not in (SCORES, DTYPE)}
+    return replace(job, options=own)
 
 
 def _skip(source: Lines, sink: Resumable) -> None:
@@ -96,19 +116,26 @@ def _translate(job: Job, source: Lines, sink: Sink) -> None:
         if source.count == 0:
             raise CommandError(f"{source.name}: no lines")
         sink.finish()
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted" + _kept(sink)) from None
     except (CommandError, DataError) as error:
         raise CommandError(f"{error}{_kept(sink)}") from None
+    except (MemoryError, RuntimeError) as error:
+        known = known_failure(error)
+        if known is None:
+            raise
+        raise CommandError(f"{known}{_kept(sink)}") from None
     if empty:
         log.print(f"{empty:,} {'line holds' if empty == 1 else 'lines hold'} no tokens: left empty")
     speed.print_total()
 
 
 def _kept(sink: Sink) -> str:
-    if sink.kept == 0:
+    try:
+        kept = sink.kept
+    except CommandError as error:  # the record was spoiled meanwhile
+        return f"; {error}"
+    if kept == 0:
         return ""
-    return f"; {sink.kept:,} lines are translated and kept: the same command with --resume goes on"
+    return f"; {kept:,} lines are translated and kept: the same command with --resume goes on"
 
 
 def _decode(job: Job, texts: list[str], first: int, speed: Throughput) -> list[list[Hypothesis]]:

@@ -10,7 +10,7 @@ from typing import Any
 from seq2seq_ext.cli.attention import Alignment, check_file, write_attention
 from seq2seq_ext.cli.console import CommandError, log, set_threads
 from seq2seq_ext.cli.hypotheses import Layout, decode
-from seq2seq_ext.cli.options import Decoding
+from seq2seq_ext.cli.options import Decoding, DecodingDtype, prepare
 from seq2seq_ext.cli.partial import Stream, is_stream
 from seq2seq_ext.cli.stream import Job, translate_lines
 from seq2seq_ext.data.corpus import check_lines, decode_lines, read_lines
@@ -100,6 +100,7 @@ def run(
     output: Path | None,
     *,
     decoding: Decoding,
+    dtype: DecodingDtype | None,
     scores: bool,
     attention: Path | None,
     resume: bool,
@@ -112,6 +113,7 @@ def run(
         what = "--attention" if attention is not None else "sentences as arguments"
         raise CommandError(f"--resume goes on with the lines of --input: not with {what}")
     translator = Translator.load(model)
+    found_dtype = prepare(translator, dtype)
     options = decoding.options()
     several = translator.model.generation_config.num_return_sequences
     layout = Layout(scores=scores, count=decoding.n_best or several)
@@ -133,5 +135,5 @@ def run(
             batch_size=batch_size,
         )
     else:
-        job = Job(translator, options, layout, window, batch_size)
+        job = Job(translator, found_dtype, options, layout, window, batch_size)
         translate_lines(job, model, name, output, resume=resume)

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +110,7 @@ def in_memory(model: Path, texts: list[str], **options: object) -> list[list[Hyp
     """What one call makes of all lines; nothing of those without tokens."""
     found: list[list[Hypothesis]] = [[] for _ in texts]
     translator = Translator.load(model)
+    translator.model.prepare_for_decoding(torch.float32)  # as the command does
     for batch in translator.decode(texts, skip_empty=True, batch_size=100, **options):
         for index, rows in batch.items():
             found[index] = rows
@@ -116,3 +119,14 @@ def in_memory(model: Path, texts: list[str], **options: object) -> list[list[Hyp
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Every write past `size` fails, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

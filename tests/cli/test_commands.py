@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from seq2seq_ext.cli.console import command_prefix
 from seq2seq_ext.cli.demo import SENTENCES
@@ -82,6 +83,7 @@ TEXTS = ["I love you", "She loves him", "Do you love me?"]
 
 def test_translate_with_beams_and_scores(run: Run, model: Path, tmp_path: Path) -> None:
     translator = Translator.load(model)
+    translator.model.prepare_for_decoding(torch.float32)  # as the command does
     found = translator.hypotheses(TEXTS, num_beams=4, num_return_sequences=3, length_penalty=0.7)
     assert run(
         "translate", model, *TEXTS, "--beam", 4, "--length-penalty", 0.7
@@ -101,6 +103,27 @@ def test_translate_with_beams_and_scores(run: Run, model: Path, tmp_path: Path) 
     assert [line.split("\t") for line in output.read_text("utf-8").splitlines()] == rows
     one = run("translate", model, *TEXTS, "--scores").out.splitlines()
     assert [line.split("\t")[2] for line in one] == translator.translate(TEXTS)
+
+
+def test_coverage_penalty_reaches_the_search(run: Run, lively: Path) -> None:
+    translator = Translator.load(lively)
+    translator.model.prepare_for_decoding(torch.float32)
+    beams = ["--beam", 4, "--n-best", 2, "--scores"]
+    lines = []
+    for penalty in (0, 0.2, 5):
+        found = translator.hypotheses(
+            TEXTS, num_beams=4, num_return_sequences=2, coverage_penalty=float(penalty)
+        )
+        lines.append(run("translate", lively, *TEXTS, *beams, "--coverage-penalty", penalty).out)
+        assert lines[-1].splitlines() == [
+            f"{number}\t{h.score:.4f}\t{h.normalized:.4f}\t{h.text}"
+            for number, hypotheses in enumerate(found, 1)
+            for h in hypotheses
+        ]
+    assert lines[0] == run("translate", lively, *TEXTS, *beams).out
+    assert len(set(lines)) == 3
+    words = [[line.split("\t")[3] for line in text.splitlines()] for text in lines]
+    assert words[0] != words[2]  # not the scores alone
 
 
 def test_translate_by_sampling(run: Run, model: Path) -> None:

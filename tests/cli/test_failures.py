@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,23 +18,12 @@ from safetensors.torch import load_file, save_file
 from seq2seq_ext.cli import console
 from seq2seq_ext.training.translator import Translator
 
-from .conftest import SMALL, Run
+from .conftest import SMALL, Run, file_size_limit
 
 
 @pytest.fixture
 def copy(model: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(model, tmp_path / "copy"))
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """Every write past `size` fails, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import io
 import os
 import re
 import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,3 +200,36 @@ def test_memory_does_not_grow_with_the_file(
         assert result.code == 0
         assert output.stat().st_size > 1000 * count
     assert peaks[1] < peaks[0] + 200_000, peaks  # all lines: 9 MB more
+
+
+# Prints the resident KiB after each window of a command. What was freed goes back to the system
+# first, so that the rest is what is held.
+RESIDENT = """
+import ctypes, re, sys
+from seq2seq_ext.cli import main
+from seq2seq_ext.cli.throughput import Throughput
+
+def on_window(self, lines, position):
+    ctypes.CDLL(None).malloc_trim(0)
+    status = open("/proc/self/status").read()
+    print(re.search(r"VmRSS:\\s*(\\d+)", status)[1])
+
+Throughput.on_window = on_window
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
+def test_memory_of_the_engine_does_not_grow_with_the_file(lively: Path, tmp_path: Path) -> None:
+    """All memory of the process, torch's and the engine's included, in some hundred calls."""
+    source, output = tmp_path / "in.txt", tmp_path / "out.txt"
+    source.write_text("".join(f"{line}\n" for line in sentences(6000)), encoding="utf-8")
+    arguments = ["translate", lively, "-i", source, "-o", output, "--window", 100]
+    arguments += ["--batch-size", 16, "--threads", 1]
+    command = [sys.executable, "-c", RESIDENT, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert output.read_bytes().count(b"\n") == 6000
+    resident = [int(line) for line in result.stdout.split()]
+    assert len(resident) == 60
+    assert resident[-1] < resident[14] + 1000, resident  # a kilobyte held of each line: 4500 more
