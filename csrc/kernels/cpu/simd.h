@@ -284,7 +284,7 @@ SEQ2SEQ_EXT_INLINE T reduce_add(Vec<T> a) {
 #endif
 }
 
-// Of values none of which is NaN.
+// If one of them is NaN: NaN or any of the others. (Sums of exponentials tell of it.)
 template <class T>
 SEQ2SEQ_EXT_INLINE T reduce_max(Vec<T> a) {
 #if defined(SEQ2SEQ_EXT_ISA_AVX512)
