@@ -27,6 +27,8 @@ from .bandwidth import readers
 from .ceilings import Ceilings, Work, sequence_work
 from .common import arguments, begin, environment, interleaved, summary, write_rows
 from .decode_peers import TorchModel, beam_search, compiled, greedy, judge
+from .marks import SHARE as REACHABLE
+from .marks import at_roofline
 from .memory import peak_mb
 
 OURS = "seq2seq_ext"
@@ -53,7 +55,7 @@ CASES = (
     Case(32000, 512, 16, 30, marks={"float32": 3, "bfloat16": 6, "int8": 6}),
     Case(32000, 512, 64, 20, marks={"float32": 2, "bfloat16": 4, "int8": 4}),
     Case(8000, 256, 1, 200, marks={"float32": 2, "bfloat16": 4, "int8": 5}),
-    Case(32000, 512, 16, 20, beams=5, marks={"float32": 5}),
+    Case(32000, 512, 16, 20, beams=5, marks={"float32": 5, "bfloat16": 5, "int8": 5}),
 )
 
 
@@ -219,19 +221,18 @@ def agree_by_beam(
     return None if worse <= allowed else f"its best hypotheses are worse by {worse:.2g}"
 
 
-def floor(case: Case, count: int, nbytes: int, dtype: str, ceilings: Ceilings) -> float:
-    """The roofline of a whole call: the encoder, and for each token layers and output layer, which
-    wait for each other. nbytes: of all weights that a step reads."""
+def parts(case: Case, count: int, nbytes: int, dtype: str) -> list[tuple[Work, str]]:
+    """A call's work and in which dtype: the encoder, and of all tokens layers and output layer,
+    which wait for each other. nbytes: of all weights that a step reads."""
     R, narrow = case.B * case.beams, "float32" if dtype == "float32" else "bfloat16"
     size = {"float32": 4, "bfloat16": 2}[narrow]
     encoder = sequence_work(4, SOURCE, case.B, case.H, case.H, size, training=False)
     weights = 4 * case.H * 3 * case.H + 2 * case.H**2  # of the cell, and of what combines
     attention = 2 * SOURCE * case.H
-    layers = Work(2 * R * (weights + attention), ((weights * size, nbytes),))
+    layers = Work(count * 2 * R * (weights + attention), ((count * weights * size, nbytes),))
     output = nbytes - weights * size
-    words = Work(2 * R * case.V * case.H, ((output, nbytes),))
-    step = ceilings.floor(layers, narrow) + ceilings.floor(words, dtype)
-    return ceilings.floor(encoder, narrow) + count * step
+    words = Work(count * 2 * R * case.V * case.H, ((count * output, nbytes),))
+    return [(encoder, narrow), (layers, narrow), (words, dtype)]
 
 
 def measure(case: Case, setting: Setting, ceilings: Ceilings) -> list[dict[str, object]]:
@@ -253,7 +254,9 @@ def measure(case: Case, setting: Setting, ceilings: Ceilings) -> list[dict[str, 
         dtype, contender = name.split(" ", 1)
         ours = contender == OURS
         narrow = "float32" if dtype == "float32" else "bfloat16"
-        bound = floor(case, contenders.count, contenders.bytes[dtype], dtype, ceilings)
+        call = parts(case, contenders.count, contenders.bytes[dtype], dtype)
+        bound = sum(ceilings.floor(part, of) for part, of in call)
+        flops = sum(part.flops for part, _ in call)
         peak = peak_mb(contenders.run[name], warm=True)
         row: dict[str, object] = {
             "V": case.V,
@@ -269,6 +272,9 @@ def measure(case: Case, setting: Setting, ceilings: Ceilings) -> list[dict[str, 
             "speedup_nn": rate / best(plain, "float32"),
             "speedup_same_dtype": rate / best(peers, narrow),
             "mark": case.marks.get(dtype, "") if ours else "",
+            "flops": float(flops),
+            "bytes": float(sum(part.bytes for part, _ in call)),
+            "gflops": flops * rate / work / 1e9,
             "roofline_ms": bound * 1e3,
             "roofline": bound * rate / work,
             "peak_mb": "" if peak is None else peak,
@@ -305,9 +311,14 @@ def missed(rows: Sequence[Mapping[str, object]]) -> list[str]:
     found = []
     for row in rows:
         what = " ".join(f"{k}={row[k]}" for k in ("V", "H", "B", "beams", "dtype"))
-        speedup, mark, share = row["speedup_nn"], row["mark"], row["share"]
-        if mark != "" and float(speedup) < float(mark):  # type: ignore[arg-type]
-            found.append(f"{what}: {float(speedup):.2f}x, mark {mark}x")  # type: ignore[arg-type]
+        speedup, mark, share = float(row["speedup_nn"]), row["mark"], row["share"]  # type: ignore[arg-type]
+        if mark != "" and speedup < float(mark):  # type: ignore[arg-type]
+            limit = at_roofline(speedup, float(row["roofline"]))  # type: ignore[arg-type]
+            binds = ", the roofline binds" if limit < float(mark) else ""  # type: ignore[arg-type]
+            found.append(
+                f"{what}: {speedup:.2f}x, mark {mark}x{binds} "
+                f"(at {REACHABLE:.0%} of the roofline {limit:.2f}x)"
+            )
         if share != "" and float(share) < SHARE:  # type: ignore[arg-type]
             found.append(f"{what}: {float(share):.0%} of the read bandwidth, mark {SHARE:.0%}")  # type: ignore[arg-type]
     return found
@@ -321,7 +332,8 @@ def show(rows: Sequence[Mapping[str, object]]) -> None:
         print(
             f"{row['V']:6}{row['H']:5}{row['B']:4}{row['beams']:3} {row['dtype']:9}"
             f"{row['contender']:28}{row['tokens_per_s']:8.0f} tokens/s{row['speedup_nn']:7.2f}x"
-            f"{mark}{row['speedup']:7.2f}x{row['speedup_same_dtype']:7.2f}x{reads}",
+            f"{mark}{row['speedup']:7.2f}x{row['speedup_same_dtype']:7.2f}x"
+            f"{row['roofline']:6.0%} of the roofline{reads}",
             flush=True,
         )
 

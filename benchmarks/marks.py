@@ -90,6 +90,11 @@ GROWTH = 1.1
 GROWS = {"T": ("10", "5000"), "B": ("1", "1024"), "H": ("64", "2048"), "V": ("1000", "256000")}
 
 
+def at_roofline(speedup: float, roofline: float) -> float:
+    """What a speed-up would be at SHARE of the roofline; roofline: the share that it is at."""
+    return SHARE * speedup / roofline
+
+
 @dataclass(frozen=True)
 class Verdict:
     mark: Mark

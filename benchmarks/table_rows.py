@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .common import OURS
+from .marks import at_roofline
 from .stored import Row, cases, conditions, rows
 
 NONE = "No rows are stored yet."
@@ -100,6 +101,14 @@ def step_table() -> str:
     )
 
 
+def bound_by_roofline(row: Row) -> str:
+    """Of a decoding row that misses its mark, where the roofline does not allow it."""
+    speedup, mark = float(row["speedup_nn"]), float(row["mark"])
+    if speedup >= mark or not row.get("roofline"):  # older rows have none
+        return ""
+    return ", the roofline binds" if at_roofline(speedup, float(row["roofline"])) < mark else ""
+
+
 def decode_table() -> str:
     """The best peers, and ours in each dtype over torch.nn in float32 (at batch 1 over the addmv
     variant, too); at batch 1 how fast the weights are read."""
@@ -126,8 +135,10 @@ def decode_table() -> str:
         for row in case:
             if row["contender"] != OURS:
                 continue
-            mark = f" ({row['mark']}x)" if row["mark"] else ""
+            mark = f" ({row['mark']}x{bound_by_roofline(row)})" if row["mark"] else ""
             more = f"; {float(row['speedup']):.2f}x addmv" if apart else ""
+            if row.get("roofline"):
+                more += f"; {float(row['roofline']):.0%}"
             over = f"{float(row['speedup_nn']):.2f}x{mark}{more}"
             text.append(f"{float(row['tokens_per_s']):.0f}: {over}")
             if row["share"]:
@@ -136,9 +147,10 @@ def decode_table() -> str:
                 share = f"{float(row['share']):.0%}"
                 reads.append([row["V"], row["H"], row["dtype"], *shown, share])
         lines.append(text)
+    percent = "; in per cent the share of the roofline" if found[0].get("roofline") else ""
     first = markdown(
         f"{conditions(found[0])}. Tokens a second; over torch.nn's layers in float32, eager or "
-        "compiled; in brackets the mark.",
+        f"compiled; in brackets the mark{percent}.",
         "",
         *lines,
     )

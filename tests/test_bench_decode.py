@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from benchmarks import bench_decode, ceilings, decode_peers, table, timing
+from benchmarks import bench_decode, ceilings, decode_peers, table, table_rows, timing
 from benchmarks.bench_decode import Case
 
 CASES = (
@@ -61,7 +61,7 @@ def test_rows(results, monkeypatch, capsys):
         for r in case:
             streams = B == 1 and r["contender"] == bench_decode.OURS
             names = ["p20_ms", "median_ms", "p80_ms", "tokens_per_s", "speedup_same_dtype"]
-            names += ["roofline_ms", "roofline"]
+            names += ["flops", "bytes", "gflops", "roofline_ms", "roofline"]
             names += ["weight_mb", "gb_per_s", "read_gb_per_s", "share"] if streams else []
             numbers = [float(r[name]) for name in names]
             assert all(math.isfinite(n) and n > 0 for n in numbers)
@@ -85,7 +85,9 @@ def test_roofline_of_a_call():
     case = Case(V=100, H=8, B=3, tokens=2)
     free = ceilings.Level("any", math.inf, 1e30, 1e30)
     rates = {"float32": 1.0, "bfloat16": 2.0, "int8": 4.0}
-    found = bench_decode.floor(case, 2, 1, "int8", ceilings.Ceilings(1, (free,), rates, rates))
+    machine = ceilings.Ceilings(1, (free,), rates, rates)
+    call = bench_decode.parts(case, 2, 1, "int8")
+    found = sum(machine.floor(part, dtype) for part, dtype in call)
     encoder = 30 * 3 * 2 * 4 * 8 * 16 / 2
     layers = 3 * 2 * (4 * 8 * 24 + 2 * 64 + 2 * 30 * 8) / 2
     assert found == pytest.approx(encoder + 2 * (layers + 3 * 2 * 100 * 8 / 4))
@@ -133,5 +135,40 @@ def test_table(results):
     made = table.decode_table()
     for case in CASES:
         assert f"\n| {case.V} | {case.H} | {case.B} | {case.beams} | " in made
-    assert made.count("x (1000000000x) |") == 1
-    assert made.count("% |") == 3
+    assert made.count("x (1000000000x, the roofline binds); ") == 1
+    assert made.split("mark 70 %")[1].count("% |") == 3
+
+
+def beams_row(dtype, speedup, roofline, **more):
+    found = {"V": "32000", "H": "512", "B": "16", "beams": "5", "dtype": dtype}
+    found |= {"contender": bench_decode.OURS, "tokens_per_s": str(100 * speedup), "speedup": "1"}
+    found |= {"speedup_nn": str(speedup), "mark": "5", "share": ""}
+    return found | {"roofline": str(roofline)} | more
+
+
+def test_a_missed_mark_that_the_roofline_forbids_says_so(results):
+    # At 90 % of the roofline the first would be at 2.25x, the second at 6x.
+    first, second = bench_decode.missed([beams_row("float32", 2, 0.8), beams_row("int8", 4, 0.6)])
+    assert "2.00x, mark 5x, the roofline binds (at 90% of the roofline 2.25x)" in first
+    assert "4.00x, mark 5x (at 90% of the roofline 6.00x)" in second
+    assert bench_decode.missed([beams_row("int8", 5, 0.9)]) == []
+
+
+def test_table_of_marks_and_roofline(results, monkeypatch):
+    where = {"device": "d", "isa": "i", "threads": "2", "torch": "t", "commit": "c", "date": "d"}
+    rows = [
+        beams_row("float32", 1, 0.4, contender="torch"),
+        beams_row("bfloat16", 1, 0.2, contender="torch"),
+        beams_row("float32", 2, 0.8),
+        beams_row("bfloat16", 4, 0.6),
+        beams_row("int8", 5, 0.75),
+    ]
+    monkeypatch.setattr(table_rows, "rows", lambda name: [row | where for row in rows])
+    made = table.decode_table()
+    assert "200: 2.00x (5x, the roofline binds); 80%" in made
+    assert "400: 4.00x (5x); 60% | 500: 5.00x (5x); 75% |" in made
+    for row in rows:  # as they were stored before
+        del row["roofline"]
+    made = table.decode_table()
+    assert "200: 2.00x (5x) | 400: 4.00x (5x) | 500: 5.00x (5x) |" in made
+    assert "roofline" not in made

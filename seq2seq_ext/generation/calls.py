@@ -37,7 +37,7 @@ def evaluation(models: Sequence[Seq2Seq]) -> Iterator[None]:
     """No gradients, dropout off; then back to the modes of before."""
     modes = [m for model in models for m in model.modules() if m.training]
     try:
-        for model in models:
+        for model in models if modes else ():  # a walk over all modules, at every call
             model.eval()
         with torch.inference_mode():
             yield

@@ -60,6 +60,6 @@ def sum_scores(log_probs: Tensor, lengths: Tensor, length_penalty: float) -> tup
     total = (
         log_probs.double().cumsum(1)[:, -1] if size else log_probs.new_zeros(len(lengths)).double()
     )
-    norms = [1.0, *(float(length**length_penalty) for length in range(1, size + 1))]
-    normalized = total / torch.tensor(norms, dtype=torch.float64, device=lengths.device)[lengths]
+    norms = [float(length**length_penalty) if length else 1.0 for length in lengths.tolist()]
+    normalized = total / torch.tensor(norms, dtype=torch.float64, device=lengths.device)
     return total.to(log_probs.dtype), normalized.to(log_probs.dtype)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seq2seq_ext import ops
+from seq2seq_ext.generation import huge_pages
 
 if TYPE_CHECKING:
     from seq2seq_ext.nn.decoder import Decoder
@@ -113,8 +114,9 @@ class PreparedWeights:
         with torch.no_grad():
             weight, bias = self.decoder.output_parameters()
             self.output = weight.detach().contiguous(), bias.detach().contiguous()
-            self.screen = Screen.of(*self.output) if dtype == torch.int8 else None
-            self.panels = Panels.of(self.decoder, None if self.screen else self.output[0])
+            screen = Screen.of(*self.output) if dtype == torch.int8 else None
+            panels = Panels.of(self.decoder, None if screen else self.output[0])
+            self.screen, self.panels = _moved(screen, panels)
         own = [*encoder.parameters(), *decoder.parameters()]
         held = {p.data_ptr() for p in own}
         parts = [*self.encoder.parameters(), *self.decoder.parameters(), *self.output]
@@ -145,6 +147,19 @@ class PreparedWeights:
     def fits(self, encoder: Encoder, decoder: Decoder) -> bool:
         """Whether the model's weights are still those that were prepared."""
         return self._of == _versions(encoder, decoder)
+
+
+def _moved(screen: Screen | None, panels: Panels | None) -> tuple[Screen | None, Panels | None]:
+    """What a step reads from end to end, in huge pages."""
+    recurrent = [] if panels is None else panels.recurrent
+    output = [] if panels is None or panels.output is None else [panels.output]
+    moved = huge_pages.moved([*recurrent, *output, *(screen or ())])
+    if panels is not None:
+        whole = moved[len(recurrent)] if output else None
+        panels = Panels(moved[: len(recurrent)], whole)
+    if screen is not None:
+        screen = Screen(*moved[-len(screen) :])
+    return screen, panels
 
 
 def _in(module: Any, dtype: torch.dtype) -> Any:

@@ -180,6 +180,25 @@ def test_the_only_word(cpu_kernels, rng, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_one_source_by_several_threads(cpu_kernels, rng, dtype):
+    """Every thread quantises a single row for itself."""
+    model = make_model(rng, dtype, H=67, V=5001, context="attention")
+    sources = make_sources(rng, model, dtype, 1)
+    compare(cpu_kernels, model, sources, threads=(1, 2, 3, 4), max_new_tokens=30)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", [1e-25, 1e-13, 1e-11, 1e11, 1e13, 1e20])
+def test_features_of_any_size(cpu_kernels, rng, dtype, scale):
+    """Squares of the largest and smallest leave the range of float32."""
+    features = np.abs(rng.standard_normal((5, 35))) * scale
+    features[:, 3] = scale * 1e-9
+    weight = rng.standard_normal((300, 35)) / scale
+    model, sources = told_features(rng, dtype, features, weight)
+    compare(cpu_kernels, model, sources, max_new_tokens=2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_undefined_features(cpu_kernels, rng, dtype, bad):
     features = np.abs(rng.standard_normal((40, 33)))

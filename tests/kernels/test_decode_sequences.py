@@ -251,6 +251,39 @@ def test_undefined_logits(cpu_kernels, rng, dtype, bad, mode, panels):
     assert found["undefined"] == (0, 0)
 
 
+@pytest.mark.parametrize("mode", ["greedy", "beam", "draw", "top_p"])
+def test_a_nan_anywhere_in_a_block(cpu_kernels, rng, mode):
+    """Maxima over lanes may lose a NaN, sums of exponentials may not: wherever it stands."""
+    model, sources = problem(rng, "float32", 3, V=130, H=5, context="attention")
+    model["panels"] = True
+    bias = np.zeros(130, np.float32)
+    for word in range(130):
+        model["output_bias"] = np.where(np.arange(130) == word, np.float32(np.nan), bias)
+        found = cpu_kernels.decode_sequences(model, sources, **options_of(mode))
+        assert found["undefined"] == (0, 0), word
+
+
+@pytest.mark.parametrize("panels", [False, True])
+@pytest.mark.parametrize("mode", ["greedy", "beam", "draw", "top_k", "top_p"])
+@pytest.mark.parametrize("name", MODELS)
+def test_one_source_by_several_threads(cpu_kernels, rng, name, mode, panels):
+    """A single row has only the barriers that its phases need; large enough for four threads."""
+    model, sources = problem(rng, "bfloat16", 3, **MODELS[name] | {"H": 66, "V": 5000})
+    model["panels"] = panels
+    together = cpu_kernels.decode_sequences(model, sources, threads=1, **options_of(mode))
+    for b in range(3):
+        alone, ids = part_of(sources, slice(b, b + 1)), np.arange(b, b + 1)
+        options = options_of(mode, row_ids=ids)
+        first = cpu_kernels.decode_sequences(model, alone, threads=1, **options)
+        rows = len(first["tokens"])
+        expected = together["tokens"][b * rows : (b + 1) * rows]
+        assert first["tokens"].tolist() == expected[:, : first["tokens"].shape[1]].tolist()
+        for threads in (2, 3, 4):
+            for _ in range(3):
+                again = cpu_kernels.decode_sequences(model, alone, threads=threads, **options)
+                assert_bits(again, first)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_undefined_logits_later(cpu_kernels, rng, dtype):
     """The embedding of one token is not finite: what follows it is undefined."""

@@ -145,6 +145,20 @@ def test_nan_and_infinite_logits(kernels, rng, dtype, bad, word, k):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_nan_anywhere_in_a_block(kernels, rng, dtype, k):
+    """Maxima over lanes may lose a NaN, sums of exponentials may not: wherever it stands."""
+    hidden, weight, bias = problem(rng, dtype, 2, 3, 130)
+    for word in range(130):
+        values = decode(bias)
+        values[word] = np.nan
+        values[(word + 1) % 130] = 50  # the largest lies beside it
+        log_probs, indices = kernels.vocab_pick(hidden, weight, encode(values, dtype), k=k)
+        assert np.isnan(log_probs).all(), word
+        np.testing.assert_array_equal(indices, np.tile(np.arange(k), (2, 1)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_nothing_but_minus_infinity(kernels, rng, dtype):
     hidden, weight, _ = problem(rng, dtype, 3, 5, 130)
     bias = encode(np.full(130, -np.inf), dtype)

@@ -45,14 +45,28 @@ class AttentionStep {
     }
   }
 
+  // A row's result is written by the member whose share the row is.
   void run(const Member& member) {
+    if (p_.w_query == nullptr && parts_ == 1) {
+      // Every row is worked off by itself: nobody waits for anyone.
+      for (int64_t b = member.begin(p_.B); b < member.end(p_.B); ++b) {
+        take_query(b);
+        if (length(b) > 0) attend(b, 0, length(b));
+        finish_row(b);
+      }
+      return;
+    }
     if (p_.w_query != nullptr) {
       const int64_t begin = member.begin(p_.B), rows = member.end(p_.B) - begin;
       pack_activations<Product<S>>(static_cast<const S*>(p_.query) + begin * p_.Q, rows, p_.Q,
                                    packed_.data() + begin * packed_stride_);
       member.barrier->wait();
     }
-    project(member);
+    if (p_.w_query != nullptr) {
+      project(member);
+    } else {
+      for (int64_t b = member.begin(p_.B); b < member.end(p_.B); ++b) take_query(b);
+    }
     member.barrier->wait();
     const int64_t items = p_.B * parts_;
     for (int64_t i = member.begin(items); i < member.end(items); ++i) {
@@ -69,29 +83,33 @@ class AttentionStep {
   int64_t length(int64_t b) const { return p_.lengths == nullptr ? p_.S : p_.lengths[source(b)]; }
   int64_t padded_parts() const { return (parts_ + kLanes - 1) / kLanes * kLanes; }
 
+  // query_ = query, filled up with zeros.
+  void take_query(int64_t b) {
+    const S* source = static_cast<const S*>(p_.query) + b * p_.Q;
+    T* const to = query_.data() + b * query_stride_;
+    int64_t a = 0;
+    for (; a < p_.A; a += kLanes) {
+      store<T>(to + a, load(source + a, static_cast<int>(std::min<int64_t>(kLanes, p_.A - a))));
+    }
+    for (; a < query_stride_; ++a) to[a] = T(0);
+  }
+
   // query_ = w_query @ query, filled up with zeros. Members share out the rows of w_query, so that
   // it is read once.
   void project(const Member& member) {
     const int64_t blocks = (p_.A + kProjectionBlock - 1) / kProjectionBlock;
     for (int64_t i = member.begin(blocks); i < member.end(blocks); ++i) {
       const int64_t a = i * kProjectionBlock, count = std::min(kProjectionBlock, p_.A - a);
-      if (p_.w_query != nullptr) {
-        alignas(64) T block[kTileRows * (kProjectionBlock + 16)];
-        for (int64_t b = 0; b < p_.B; b += kTileRows) {
-          const int64_t rows = std::min<int64_t>(kTileRows, p_.B - b);
-          row_products<Product<S>, kTileRows, false>(
-              static_cast<const S*>(p_.w_query) + a * p_.Q, p_.Q, count, p_.Q,
-              packed_.data() + b * packed_stride_, packed_stride_, rows, block,
-              kProjectionBlock + 16, false);
-          for (int64_t r = 0; r < rows; ++r) {
-            std::copy_n(block + r * (kProjectionBlock + 16), count,
-                        query_.data() + (b + r) * query_stride_ + a);
-          }
-        }
-      } else {
-        for (int64_t b = 0; b < p_.B; ++b) {
-          const S* source = static_cast<const S*>(p_.query) + b * p_.Q + a;
-          for (int64_t j = 0; j < count; ++j) query_[b * query_stride_ + a + j] = to_acc(source[j]);
+      alignas(64) T block[kTileRows * (kProjectionBlock + 16)];
+      for (int64_t b = 0; b < p_.B; b += kTileRows) {
+        const int64_t rows = std::min<int64_t>(kTileRows, p_.B - b);
+        row_products<Product<S>, kTileRows, false>(
+            static_cast<const S*>(p_.w_query) + a * p_.Q, p_.Q, count, p_.Q,
+            packed_.data() + b * packed_stride_, packed_stride_, rows, block, kProjectionBlock + 16,
+            false);
+        for (int64_t r = 0; r < rows; ++r) {
+          std::copy_n(block + r * (kProjectionBlock + 16), count,
+                      query_.data() + (b + r) * query_stride_ + a);
         }
       }
       if (i == blocks - 1) {
@@ -209,13 +227,20 @@ class AttentionStep {
     for (int64_t j = 0; j < used; ++j) {
       const T scale = factor(j);
       const T* part = total + j * p_.C;
-      for (int64_t c = 0; c < p_.C; ++c)
-        total[c] = j == 0 ? part[c] * scale : total[c] + part[c] * scale;
+      if (used == 1) {
+        for (int64_t c = 0; c < p_.C; c += kLanes) {
+          const int rest = static_cast<int>(std::min<int64_t>(kLanes, p_.C - c));
+          store(context + c, load(part + c, rest) * Vec<T>(scale), rest);
+        }
+      } else {
+        for (int64_t c = 0; c < p_.C; ++c)
+          total[c] = j == 0 ? part[c] * scale : total[c] + part[c] * scale;
+      }
       const T* e = scores_.data() + (b * parts_ + j) * kPart;
       const int64_t count = std::min(kPart, n - j * kPart);
       for (int64_t i = 0; i < count; ++i) weights[j * kPart + i] = from_acc<S>(e[i] * scale);
     }
-    for (int64_t c = 0; c < p_.C; ++c) context[c] = from_acc<S>(total[c]);
+    for (int64_t c = 0; used > 1 && c < p_.C; ++c) context[c] = from_acc<S>(total[c]);
   }
 
   const AttentionStepParams& p_;

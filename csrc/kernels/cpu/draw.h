@@ -19,20 +19,6 @@ struct Drawn {
   }
 };
 
-template <class T>
-SEQ2SEQ_EXT_INLINE bool all_set(Mask<T> mask) {
-#if defined(SEQ2SEQ_EXT_ISA_AVX512)
-  return sizeof(T) == 4 ? _mm512_movepi32_mask((__m512i)mask) == 0xffff
-                        : _mm512_movepi64_mask((__m512i)mask) == 0xff;
-#elif defined(SEQ2SEQ_EXT_ISA_AVX2)
-  return _mm256_movemask_epi8((__m256i)mask) == -1;
-#else
-  bool all = true;
-  for (int i = 0; i < Vec<T>::kLanes; ++i) all &= mask[i] != 0;
-  return all;
-#endif
-}
-
 // Lets `count` words from `first` (a multiple of kDrawBlock) take part. `logits` has whole vectors
 // and is at most `max`.
 template <class T>
@@ -50,7 +36,7 @@ void draw_block(const DrawKey& key, const T* logits, int64_t first, int64_t coun
       // can add to a key, so that leaving words out changes no result.
       const T margin = T(1e-3) + std::abs(best.key) * T(1e-6);
       const Vec<T> gap = min(Vec<T>(T(0)), (logit - Vec<T>(best.key)) + Vec<T>(margin));
-      if (all_set<T>(v > exp_of_negative(gap))) continue;
+      if (lanes_set<T>(v > exp_of_negative(gap)) == kAllLanes<T>) continue;
       T keys[kLanes];
       store<T>(keys, logit + gumbel_of_uniform(v));
       for (int64_t j = 0; j < std::min<int64_t>(kLanes, count - i); ++j) {

@@ -45,13 +45,16 @@ class PanelStep {
     }
   }
 
-  void run(const Member& member) const {
+  // The member's share of the rows. A barrier stands between this and `run`.
+  void prepare(const Member& member) const {
     for (int64_t b = member.begin(p_.B); b < member.end(p_.B); ++b) {
       const int64_t before = p_.from == nullptr ? b : p_.from[b];
       x_.pack(static_cast<const T*>(p_.x) + b * p_.x_stride_b, b, p_.B);
       h_.pack(static_cast<const T*>(p_.h) + before * p_.P, b, p_.B);
     }
-    member.barrier->wait();
+  }
+
+  void run(const Member& member) const {
     // Few rows: two panels at once.
     const int64_t together = 2 * p_.B <= kGroup ? 2 : 1;
     const int64_t end = member.end(panels_);

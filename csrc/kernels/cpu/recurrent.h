@@ -135,7 +135,11 @@ struct Launch {
     const typename Step<T, Cell>::Work work(params);
     const int threads = plan_threads(
         runtime, params.B * Cell::kGates * params.H * (params.I + params.P), step.blocks());
-    run_team(runtime, threads, [&](const Member& member) { step.run(work, member); });
+    run_team(runtime, threads, [&](const Member& member) {
+      step.prepare(work, member);
+      member.barrier->wait();
+      step.run(work, member);
+    });
     return Status::ok();
   }
 
@@ -143,6 +147,7 @@ struct Launch {
   class Part final : public decode::StepPart {
    public:
     explicit Part(const StepParams& most) : StepPart(most), work_(most) {}
+    void prepare(const Member& member) override { Step<T, Cell>{params}.prepare(work_, member); }
     void run(const Member& member) override { Step<T, Cell>{params}.run(work_, member); }
 
    private:
@@ -153,6 +158,7 @@ struct Launch {
   class PanelPart final : public decode::StepPart {
    public:
     explicit PanelPart(const StepParams& most) : StepPart(most), step_(params) {}
+    void prepare(const Member& member) override { step_.prepare(member); }
     void run(const Member& member) override { step_.run(member); }
 
    private:

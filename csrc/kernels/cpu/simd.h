@@ -102,6 +102,22 @@ SEQ2SEQ_EXT_INLINE Vec<T> min(Vec<T> a, Vec<T> b) {
   return {a.v < b.v ? a.v : b.v};
 }
 
+// Bit i is that of lane i.
+template <class T>
+SEQ2SEQ_EXT_INLINE uint32_t lanes_set(typename Vec<T>::Int mask) {
+#if defined(SEQ2SEQ_EXT_ISA_AVX512)
+  return sizeof(T) == 4 ? _mm512_movepi32_mask((__m512i)mask) : _mm512_movepi64_mask((__m512i)mask);
+#elif defined(SEQ2SEQ_EXT_ISA_AVX2)
+  return sizeof(T) == 4 ? _mm256_movemask_ps((__m256)mask) : _mm256_movemask_pd((__m256d)mask);
+#else
+  uint32_t set = 0;
+  for (int i = 0; i < Vec<T>::kLanes; ++i) set |= uint32_t{mask[i] != 0} << i;
+  return set;
+#endif
+}
+template <class T>
+constexpr uint32_t kAllLanes = (uint32_t{1} << Vec<T>::kLanes) - 1;
+
 template <class T>
 SEQ2SEQ_EXT_INLINE typename Vec<T>::Int bits(Vec<T> a) {
   return reinterpret_cast<typename Vec<T>::Int>(a.v);
@@ -268,7 +284,7 @@ SEQ2SEQ_EXT_INLINE T reduce_add(Vec<T> a) {
 #endif
 }
 
-// Of values none of which is NaN.
+// If one of them is NaN: NaN or any of the others. (Sums of exponentials tell of it.)
 template <class T>
 SEQ2SEQ_EXT_INLINE T reduce_max(Vec<T> a) {
 #if defined(SEQ2SEQ_EXT_ISA_AVX512)

@@ -22,6 +22,15 @@ SEQ2SEQ_EXT_INLINE T max_of(const T* x, int64_t n) {
   return reduce_max(largest);
 }
 
+// body(i), by ascending i, for the values that may not be left out: all but those below `bound`.
+template <class T, class Body>
+SEQ2SEQ_EXT_INLINE void each_not_below(T bound, const T* x, int64_t n, const Body& body) {
+  for (int64_t i = 0; i < n; i += Vec<T>::kLanes) {
+    uint32_t rest = lanes_set<T>(load(x + i) < Vec<T>(bound)) ^ kAllLanes<T>;
+    for (; rest != 0; rest &= rest - 1) body(i + __builtin_ctz(rest));
+  }
+}
+
 // max and sum of exp(x - max) of n values, a multiple of the lanes. The sum is NaN if a value is
 // NaN or +inf; it is 0 if all are -inf.
 template <class T>

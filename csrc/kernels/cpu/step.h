@@ -107,20 +107,24 @@ struct Step {
     }
   }
 
-  void run(const Work& work, const Member& member) const {
+  // The member's share of the rows, to `work`. A barrier stands between this and `run`.
+  void prepare(const Work& work, const Member& member) const {
     const StepParams& p = params;
-    const int64_t begin = member.begin(p.B), end = member.end(p.B);
-    for (int64_t b = begin; b < end; ++b) {
+    for (int64_t b = member.begin(p.B); b < member.end(p.B); ++b) {
       pack_activations<Rows>(static_cast<const T*>(p.x) + b * p.x_stride_b, 1, p.I,
                              work.x.data() + b * padded_length<Rows>(p.I));
       const int64_t before = p.from == nullptr ? b : p.from[b];
       pack_activations<Rows>(static_cast<const T*>(p.h) + before * p.P, 1, p.P,
                              work.h.data() + b * padded_length<Rows>(p.P));
     }
-    member.barrier->wait();
+  }
+
+  void run(const Work& work, const Member& member) const {
+    const StepParams& p = params;
     for (int64_t i = member.begin(blocks()); i < member.end(blocks()); ++i) block(i, work);
     if (p.weights.w_hr == nullptr) return;
     member.barrier->wait();
+    const int64_t begin = member.begin(p.B), end = member.end(p.B);
     pack_activations<Rows>(work.unprojected.data() + begin * p.H, end - begin, p.H,
                            work.projected.data() + begin * padded_length<Rows>(p.H));
     member.barrier->wait();

@@ -90,9 +90,10 @@ struct Member {
   int size;
   Barrier* barrier;
 
-  // This member's share of `count` items, as [begin, end): contiguous, as even as can be.
-  int64_t begin(int64_t count) const { return count * index / size; }
-  int64_t end(int64_t count) const { return count * (index + 1) / size; }
+  // This member's share of `count` items, as [begin, end): contiguous, as even as can be. A single
+  // one is the first member's.
+  int64_t begin(int64_t count) const { return (count * index + size - 1) / size; }
+  int64_t end(int64_t count) const { return (count * (index + 1) + size - 1) / size; }
 };
 
 // Runs body(Member) on up to `threads` threads at once. Fewer run if the host grants fewer (a

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "cpu/scratch.h"
 
@@ -27,6 +28,10 @@ class TopK {
   void offer(int64_t row, T value, int64_t index);
   bool full(int64_t row) const { return size_[row] == K_; }
   T worst(int64_t row) const { return worst_[row]; }  // of the K, once there are so many
+  // No less is kept.
+  T least(int64_t row) const {
+    return full(row) ? worst_[row] : -std::numeric_limits<T>::infinity();
+  }
 
   // The best K of row `row` over several streams of it, in order, or fewer if they have not seen K;
   // returns how many. `work` has room for num_streams * K candidates.

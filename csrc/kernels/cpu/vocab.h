@@ -101,7 +101,7 @@ class VocabPick {
     alignas(64) T logits[VocabProduct<S>::kMostRows * kBlockStride];
     for (int64_t b = 0; b < rows_; b += pass) {
       const int64_t rows = std::min(pass, rows_ - b);
-      product_.block(weights, count, b, rows, 0, rows_, logits);
+      product_.block(weights, count, b, rows, 0, rows_, -1, logits);
       for (int64_t i = 0; i < rows; ++i) {
         pick_row(b + i, block, logits + i * kBlockStride, bias, count, member);
       }

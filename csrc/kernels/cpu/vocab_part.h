@@ -32,7 +32,7 @@ class VocabPart final : public decode::VocabPart {
         blocks_((most.V + kBlock - 1) / kBlock),
         parts_((blocks_ + kLanes - 1) / kLanes * kLanes),
         kept_(most.task == VocabTask::kBest ? most.K : 1),
-        product_(most.B, most.H, most.in_panels, most.lists != nullptr),
+        product_(most.B, most.H, most.in_panels, most.lists != nullptr, threads),
         maxima_(most.B * parts_),
         sums_(most.B * parts_),
         forced_(most.B),
@@ -60,14 +60,18 @@ class VocabPart final : public decode::VocabPart {
 
   void run(const Member& member) override {
     const int64_t begin = member.begin(params.B), end = member.end(params.B);
-    product_.pack(params.features, begin, end, params.B);
-    if (member.index == 0) queue_.reset();
+    const bool own = owns(params.B);
+    if (own) {
+      product_.pack_own(params.features, member.index);
+    } else {
+      product_.pack(params.features, begin, end, params.B);
+    }
     if (member.index == 0 && params.lists != nullptr) find_own_blocks();
     if (params.task == VocabTask::kBest) best_[member.index]->reset(params.B);
     if (params.task == VocabTask::kDraw) {
       std::fill_n(drawn_.data() + member.index * params.B, params.B, Drawn<T>());
     }
-    member.barrier->wait();
+    if (!own) member.barrier->wait();
     if (params.lists == nullptr) {
       queue_.share_out(blocks_, member, [&](int64_t j) { block(j, member); });
     } else {
@@ -75,10 +79,14 @@ class VocabPart final : public decode::VocabPart {
                        [&](int64_t j) { own_block(own_blocks_[j], member); });
     }
     member.barrier->wait();
+    if (member.index == 0) queue_.reset();  // for the next run: nobody looks at it before that
     for (int64_t b = begin; b < end; ++b) finish_row(b, member);
   }
 
  private:
+  // Whether every member packs the rows, a single one, for itself.
+  bool owns(int64_t rows) const { return rows == 1 && product_.packs_for_itself(); }
+
   const RowConstraints* constraints(int64_t b) const {
     return params.constraints == nullptr ? nullptr : params.constraints[b];
   }
@@ -143,10 +151,11 @@ class VocabPart final : public decode::VocabPart {
   void rows(const S* weights, const T* bias, int64_t count, const OwnBlock& block,
             const Member& member) {
     const int64_t pass = product_.pass();
+    const int owner = owns(params.B) ? member.index : -1;
     alignas(64) T logits[VocabProduct<S>::kMostRows * kBlockStride];
     for (int64_t b = block.first; b < block.end; b += pass) {
       const int64_t rows = std::min(pass, block.end - b);
-      product_.block(weights, count, b, rows, block.first, block.end, logits);
+      product_.block(weights, count, b, rows, block.first, block.end, owner, logits);
       for (int64_t i = 0; i < rows; ++i) {
         row(b + i, block.index, logits + i * kBlockStride, bias, count, member);
       }
@@ -214,9 +223,9 @@ class VocabPart final : public decode::VocabPart {
   static SEQ2SEQ_EXT_INLINE void offer(TopK<T>& best, int64_t b, int64_t v, const T* logits,
                                        int64_t count, T top) {
     if (!best.wants(b, top)) return;
-    for (int64_t i = 0; i < count; ++i) {
-      if (best.wants(b, logits[i])) best.offer(b, logits[i], v + i);
-    }
+    each_not_below(best.least(b), logits, kBlock, [&](int64_t i) {
+      if (i < count && best.wants(b, logits[i])) best.offer(b, logits[i], v + i);
+    });
   }
 
   void draw(int64_t b, int64_t v, const T* logits, int64_t count, T top, const Member& member) {

@@ -22,15 +22,17 @@ class VocabProduct {
   static constexpr int64_t kMostRows = std::max<int64_t>(8 * kTileRows, kGroup);  // of a pass
   static_assert(kBlock % kPanelWords<S> == 0, "blocks are whole panels");
 
-  // For `most` rows of H features. lists: rows have words of their own.
-  VocabProduct(int64_t most, int64_t H, bool panels, bool lists = false)
+  // For `most` rows of H features. lists: rows have words of their own. threads: of those that pack
+  // a single row for themselves.
+  VocabProduct(int64_t most, int64_t H, bool panels, bool lists = false, int threads = 0)
       : panels_(panels),
         lists_(lists),
         H_(H),
         stride_(padded_length<P>(H)),
         hidden_(panels ? 0 : most * stride_),
         grouped_(panels && !lists ? most : 0, H),
-        single_(panels && lists ? most : 0, H) {}
+        single_(panels && lists ? most : 0, H),
+        own_(panels && !lists ? threads : 0, H) {}
 
   // Rows [begin, end) of the `count` there are.
   void pack(const void* features, int64_t begin, int64_t end, int64_t count) const {
@@ -46,6 +48,12 @@ class VocabProduct {
         grouped_.pack(rows + b * H_, b, count);
       }
     }
+  }
+
+  // The only row there is, for `member` alone: it reads it without a barrier.
+  bool packs_for_itself() const { return panels_ && !lists_; }
+  void pack_own(const void* features, int member) const {
+    own_.pack(static_cast<const S*>(features), member, member + 1);
   }
 
   // Elements of a block's weights, as `gather` writes them.
@@ -74,12 +82,15 @@ class VocabProduct {
   int64_t pass() const { return !panels_ ? rows_per_pass<P>(stride_) : lists_ ? 1 : kGroup; }
 
   // to[i][v] = word v of the block's `count` . row first + i, for the `rows` rows of a pass; rows
-  // are kBlockStride apart, and undefined past `count`. [begin, end): all rows of the block.
+  // are kBlockStride apart, and undefined past `count`. [begin, end): all rows of the block. owner:
+  // the member that has packed the only row for itself, or none (negative).
   void block(const S* weights, int64_t count, int64_t first, int64_t rows, int64_t begin,
-             int64_t end, T* to) const {
+             int64_t end, int owner, T* to) const {
     if (panels_) {
       const GroupOf group{(first - begin) / kGroup, (end - begin + kGroup - 1) / kGroup};
-      const Term<S>* a = lists_ ? single_.group(first) : grouped_.group(first);
+      const Term<S>* a = owner >= 0 ? own_.group(owner)
+                         : lists_   ? single_.group(first)
+                                    : grouped_.group(first);
       grouped_product<S, kWordVectors>(rows, weights, kBlock / kPanelWords<S>, H_, a,
                                        static_cast<const T*>(nullptr), group, to, kBlockStride);
     } else {
@@ -93,7 +104,7 @@ class VocabProduct {
   const int64_t H_, stride_;
   const ScratchArray<typename P::Activation> hidden_;  // (most, stride)
   const GroupedRows<S, kGroup> grouped_;
-  const GroupedRows<S, 1> single_;
+  const GroupedRows<S, 1> single_, own_;
 };
 
 }  // namespace

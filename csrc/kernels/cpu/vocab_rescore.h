@@ -31,6 +31,13 @@ class VocabRescore {
     }
   }
 
+  // Fetches a word's weights, which lie anywhere, into the second-level cache.
+  void fetch(const void* weight, int64_t word) const {
+    const char* row = reinterpret_cast<const char*>(static_cast<const S*>(weight) + word * H_);
+    const int64_t bytes = H_ * static_cast<int64_t>(sizeof(S));
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
+  }
+
  private:
   const int64_t H_;
   const ScratchArray<S> panels_;  // (threads): a panel of kWords words each

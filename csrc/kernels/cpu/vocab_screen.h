@@ -39,8 +39,8 @@ class VocabScreen final : public decode::VocabPart {
         quads_((most.H + 3) / 4),
         hidden_(most.B, most.H),
         rescore_(most.H, threads),
-        quantised_(most.B * quads_ * 4),
-        rows_(most.B),
+        quantised_(std::max<int64_t>(most.B, threads) * quads_ * 4),
+        rows_(std::max<int64_t>(most.B, threads)),
         maxima_(most.B * parts_),
         sums_(most.B * parts_),
         counts_(int64_t{threads} * most.B),
@@ -68,19 +68,26 @@ class VocabScreen final : public decode::VocabPart {
     const int64_t begin = member.begin(params.B), end = member.end(params.B);
     for (int64_t b = begin; b < end; ++b) {
       hidden_.pack(static_cast<const S*>(params.features) + b * params.H, b, params.B);
-      rows_[b] = quantised_row(static_cast<const S*>(params.features) + b * params.H, params.H,
-                               quantised_.data() + b * quads_ * 4);
+      if (params.B > 1) quantise(b, b);
     }
-    if (member.index == 0) queue_.reset();
+    if (params.B == 1) quantise(0, member.index);
     best_[member.index]->reset(params.B);
     std::fill_n(counts_.data() + member.index * params.B, params.B, int64_t{0});
-    member.barrier->wait();
+    if (params.B > 1) member.barrier->wait();
     queue_.share_out(blocks_, member, [&](int64_t j) { block(j, member); });
     member.barrier->wait();
+    if (member.index == 0) queue_.reset();  // for the next run: nobody looks at it before that
     for (int64_t b = begin; b < end; ++b) finish_row(b, member);
   }
 
  private:
+  // Row b, to a place: its own, or, of a single row, the member's, which then waits for nobody.
+  void quantise(int64_t b, int64_t place) {
+    rows_[place] = quantised_row(static_cast<const S*>(params.features) + b * params.H, params.H,
+                                 quantised_.data() + place * quads_ * 4);
+  }
+  int64_t place(int64_t b, const Member& member) const { return params.B == 1 ? member.index : b; }
+
   const RowConstraints* constraints(int64_t b) const {
     return params.constraints == nullptr ? nullptr : params.constraints[b];
   }
@@ -89,49 +96,47 @@ class VocabScreen final : public decode::VocabPart {
     const uint8_t* panels = params.screen.panels + index * kBlock * 4 * quads_;
     alignas(64) int32_t sums[8 * kBlock];
     for (int64_t b = 0; b < params.B;) {
-      const int64_t taken =
-          screen_rows(params.B - b, panels, quads_, quantised_.data() + b * quads_ * 4, quads_ * 4,
-                      sums, kBlock);
+      const int64_t taken = screen_rows(params.B - b, panels, quads_,
+                                        quantised_.data() + place(b, member) * quads_ * 4,
+                                        quads_ * 4, {b / 8, (params.B + 7) / 8}, sums, kBlock);
       for (int64_t i = 0; i < taken; ++i) row(b + i, index, sums + i * kBlock, member);
       b += taken;
     }
   }
 
   void row(int64_t b, int64_t block, const int32_t* sums, const Member& member) {
-    if (!rows_[b].finite) return;
+    const ScreenedRow& x = rows_[place(b, member)];
+    if (!x.finite) return;
     const int64_t v = block * kBlock, count = std::min(kBlock, params.V - v);
     alignas(64) float logits[kBlock], lower[kBlock], upper[kBlock];
-    intervals(b, v, sums, logits, lower, upper);
+    intervals(x, v, sums, logits, lower, upper);
     const SoftmaxPart<float> part = softmax_part(logits, kBlock);
     maxima_[b * parts_ + block] = part.max;
     sums_[b * parts_ + block] = part.sum;
     const RowConstraints* c = constraints(b);
     if (c != nullptr && c->forced >= 0) return;
     if (c != nullptr) constrain(*c, block, lower, upper);
-    const float top = max_of(upper, kBlock);
     TopK<float>& best = *best_[member.index];
-    if (best.full(b) && top < best.worst(b)) return;
-    for (int64_t i = 0; i < count; ++i) {
-      if (upper[i] == -std::numeric_limits<float>::infinity()) continue;
+    const auto look = [&](int64_t i) {
+      if (i >= count || upper[i] == -std::numeric_limits<float>::infinity()) return;
       if (best.wants(b, lower[i])) best.offer(b, lower[i], v + i);
-      if (best.full(b) && upper[i] < best.worst(b)) continue;
+      if (best.full(b) && upper[i] < best.worst(b)) return;
       keep(b, {upper[i], logits[i], static_cast<int32_t>(v + i)}, best, member);
-    }
+    };
+    each_not_below(best.least(b), upper, kBlock, look);
   }
 
   // A block's screened logits, and between which ends the true ones lie; -inf past the last word.
-  void intervals(int64_t b, int64_t v, const int32_t* sums, float* logits, float* lower,
+  void intervals(const ScreenedRow& x, int64_t v, const int32_t* sums, float* logits, float* lower,
                  float* upper) const {
-    const ScreenedRow& x = rows_[b];
     const DecodeScreen& screen = params.screen;
     const Vec<float> scale(x.scale), norm(x.norm), residual(x.residual);
     for (int64_t i = 0; i < kBlock; i += kLanes) {
-      alignas(64) float converted[kLanes];
-      for (int j = 0; j < kLanes; ++j) {
-        converted[j] = static_cast<float>(sums[i + j] - 128 * x.sum);
-      }
+      Mask<float> sum;
+      std::memcpy(&sum, sums + i, sizeof(sum));
+      const Vec<float> product(__builtin_convertvector(sum - 128 * x.sum, Vec<float>::Native));
       const Vec<float> logit =
-          fma(load(converted) * scale, load(screen.scale + v + i), load(screen.bias + v + i));
+          fma(product * scale, load(screen.scale + v + i), load(screen.bias + v + i));
       const Vec<float> error =
           fma(load(screen.residual + v + i), norm,
               fma(load(screen.norm + v + i), residual, load(screen.slack + v + i)));
@@ -199,7 +204,7 @@ class VocabScreen final : public decode::VocabPart {
 
   void finish_row(int64_t b, const Member& member) {
     decode::Candidates& out = candidates[b] = {};
-    out.finite = rows_[b].finite;
+    out.finite = rows_[place(b, member)].finite;
     if (!out.finite) return;
     SoftmaxPart<float> all =
         merge_parts(maxima_.data() + b * parts_, sums_.data() + b * parts_, parts_);
@@ -226,7 +231,7 @@ class VocabScreen final : public decode::VocabPart {
       if (pending.count == kLanes) flush();
     };
     if (forced) {
-      screen_again(b, c->forced / kBlock, [&](int64_t v, float logit, float upper) {
+      screen_again(b, c->forced / kBlock, member, [&](int64_t v, float logit, float upper) {
         if (v == c->forced) take({upper, logit, static_cast<int32_t>(v)});
       });
     } else {
@@ -267,24 +272,25 @@ class VocabScreen final : public decode::VocabPart {
     int64_t total = 0;
     for (int i = 0; i < member.size; ++i) {
       const int64_t found = counts_[i * params.B + b];
-      if (found > kMostSurvivors) return for_all(b, least, take);
+      if (found > kMostSurvivors) return for_all(b, least, member, take);
       Survivor* const list = survivors_.data() + (i * params.B + b) * kMostSurvivors;
       for (int64_t j = 0; j < found; ++j) {
         if (list[j].upper < least) continue;
-        if (total == kMostSurvivors) return for_all(b, least, take);
+        if (total == kMostSurvivors) return for_all(b, least, member, take);
         first[total++] = list[j];  // never past what has been read of the first thread's
       }
     }
     std::sort(first, first + total,
               [](const Survivor& a, const Survivor& b) { return a.word < b.word; });
+    for (int64_t j = 0; j < total; ++j) rescore_.fetch(params.weight, first[j].word);
     for (int64_t j = 0; j < total; ++j) take(first[j]);
   }
 
   // Too many for the lists: every word that may be chosen, screened again.
   template <class Take>
-  void for_all(int64_t b, float least, const Take& take) {
+  void for_all(int64_t b, float least, const Member& member, const Take& take) {
     for (int64_t index = 0; index < blocks_; ++index) {
-      screen_again(b, index, [&](int64_t v, float logit, float upper) {
+      screen_again(b, index, member, [&](int64_t v, float logit, float upper) {
         if (upper == -std::numeric_limits<float>::infinity() || upper < least) return;
         take({upper, logit, static_cast<int32_t>(v)});
       });
@@ -293,13 +299,13 @@ class VocabScreen final : public decode::VocabPart {
 
   // body(word, logit, the upper end after constraints) for a block of one row.
   template <class Body>
-  void screen_again(int64_t b, int64_t index, const Body& body) {
+  void screen_again(int64_t b, int64_t index, const Member& member, const Body& body) {
     alignas(64) int32_t sums[kBlock];
     const int64_t v = index * kBlock, count = std::min(kBlock, params.V - v);
     screen_rows<1>(1, params.screen.panels + v * 4 * quads_, quads_,
-                   quantised_.data() + b * quads_ * 4, 0, sums, kBlock);
+                   quantised_.data() + place(b, member) * quads_ * 4, 0, {0, 1}, sums, kBlock);
     alignas(64) float logits[kBlock], lower[kBlock], upper[kBlock];
-    intervals(b, v, sums, logits, lower, upper);
+    intervals(rows_[place(b, member)], v, sums, logits, lower, upper);
     if (const RowConstraints* c = constraints(b)) constrain(*c, index, lower, upper);
     for (int64_t i = 0; i < count; ++i) body(v + i, logits[i], upper[i]);
   }

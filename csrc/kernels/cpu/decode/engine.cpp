@@ -107,21 +107,28 @@ class Engine {
 
   // -- the loop ----------------------------------------------------------------------------------
 
+  // Barriers are a good part of a short step, so there are no more than rows and their shares want.
   void loop(const Member& member) {
+    // A single row is the first member's all the way from its candidates to the next step's layers:
+    // the others have nothing to wait for, and must not look at `rows_` before that is done.
+    const bool alone = rows_most_ == 1, has_rows = !alone || member.index == 0;
     for (;;) {
       if (member.index == 0) {
         guarded([&] { begin_step(); });
         if (failed_) rows_.clear();  // half begun: nobody works on that
       }
+      if (!alone) member.barrier->wait();
+      if (has_rows && !rows_.empty()) {
+        guarded([&] { gather(member); });
+        models_.prepare(member);
+      }
       member.barrier->wait();
       if (rows_.empty()) return;
-      guarded([&] { gather(member); });
-      member.barrier->wait();
       models_.run_layers(member);
       guarded([&] { models_.run_vocab(member); });
-      member.barrier->wait();
-      guarded([&] { choose(member); });
-      member.barrier->wait();
+      if (options_.slots > 1) member.barrier->wait();  // else a source is its one row's member's
+      if (has_rows) guarded([&] { choose(member); });
+      if (!alone) member.barrier->wait();
     }
   }
 

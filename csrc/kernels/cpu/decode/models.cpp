@@ -84,6 +84,10 @@ void Models::gather(int64_t i, int64_t token) {
   for (const auto& stack : stacks_) stack->gather(i, token);
 }
 
+void Models::prepare(const Member& member) {
+  for (const auto& stack : stacks_) stack->prepare(member);
+}
+
 void Models::run_layers(const Member& member) {
   for (const auto& stack : stacks_) stack->run(member);
 }

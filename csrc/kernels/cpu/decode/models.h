@@ -36,7 +36,8 @@ class Models {
   void set_rows(const StepRows& rows);
   void gather(int64_t i, int64_t token);
 
-  // By everybody of the team; barriers stand between the two and behind.
+  // By everybody of the team: see Stack. Barriers stand between the three and behind.
+  void prepare(const Member& member);
   void run_layers(const Member& member);
   void run_vocab(const Member& member) { vocab().run(member); }
 

@@ -21,6 +21,9 @@ namespace seq2seq_ext::kernels::cpu::decode {
 class StepPart {
  public:
   virtual ~StepPart();
+  // Packs the member's share of the rows, which may be of its own making: a barrier stands only
+  // between this and run.
+  virtual void prepare(const Member& member) = 0;
   virtual void run(const Member& member) = 0;
   StepParams params;
 
@@ -31,6 +34,7 @@ class StepPart {
 class AttentionPart {
  public:
   virtual ~AttentionPart();
+  // Every row's result is written by the member whose share the row is.
   virtual void run(const Member& member) = 0;
   AttentionStepParams params;
 
@@ -71,6 +75,7 @@ struct VocabPartParams {
 class VocabPart {
  public:
   virtual ~VocabPart();
+  // Every row's candidates are found by the member whose share the row is.
   virtual void run(const Member& member) = 0;
   VocabPartParams params;
   std::vector<Candidates> candidates;  // (B), after a run

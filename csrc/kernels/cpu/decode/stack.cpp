@@ -157,12 +157,17 @@ void Stack::gather(int64_t i, int64_t token) {
 }
 
 void Stack::run(const Member& member) {
-  for (auto& layer : layers_) {
-    layer->run(member);
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    if (l > 0) {
+      layers_[l]->prepare(member);
+      member.barrier->wait();
+    }
+    layers_[l]->run(member);
     member.barrier->wait();
   }
   if (!attends_) return;
   attention_->run(member);
+  combine_->prepare(member);
   member.barrier->wait();
   combine_->run(member);
   member.barrier->wait();

@@ -34,8 +34,12 @@ class Stack {
   // source. Both stay as they are for the step.
   void set_rows(int64_t count, const int64_t* from, const int64_t* source);
 
-  // What the layers read at row i; by anyone, before run.
+  // What the layers read at row i; by whose share it is, before prepare.
   void gather(int64_t i, int64_t token);
+
+  // By everybody of the team, each for its share of the rows as it has gathered them; a barrier
+  // stands between this and run.
+  void prepare(const Member& member) { layers_[0]->prepare(member); }
 
   // By everybody of the team; barriers stand between phases and at the end.
   void run(const Member& member);
