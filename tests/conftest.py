@@ -5,6 +5,9 @@ import os
 
 # Before torch is imported. Two threads show what only threads show; more slow small tests down.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Processes that test side by side have more threads than processors: one that spins keeps the one
+# that it waits for from running.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
