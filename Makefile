@@ -13,8 +13,8 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 PIP := $(RUN) -m pip --disable-pip-version-check install -q $(PIP_FLAGS)
 LIBRARY := seq2seq_ext/_C.abi3.so
-# A file's tests stay in one process: some share what they build.
-IN_PARALLEL = -n $(TEST_JOBS) --dist loadfile
+# A file's tests stay in one process: some share what they build. The order of files is that of tests/conftest.py.
+IN_PARALLEL = -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 # The CPU kernels' objects of the library: tests without torch link the very code that users run.
 ARCHIVE := build/kernels.a
 KERNELS := build/kernels

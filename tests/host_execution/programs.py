@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The programs of the host execution builds: how they are built, run and read."""
 
+import fcntl
 import os
 import platform
 import re
@@ -52,9 +53,12 @@ def build(name: str, target: str, sanitize: str = "") -> Path:
         options.append(f"-DSEQ2SEQ_EXT_ARCHIVE={archive}")
     if sanitize:
         options.append(f"-DSEQ2SEQ_EXT_SANITIZE={sanitize}")
-    if not (folder / "build.ninja").exists():
-        _checked(["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *options])
-    _checked(["cmake", "--build", str(folder), "--target", target])
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:  # another process may want another program of these
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "build.ninja").exists():
+            _checked(["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *options])
+        _checked(["cmake", "--build", str(folder), "--target", target])
     return folder / target
 
 
