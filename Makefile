@@ -13,13 +13,16 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 PIP := $(RUN) -m pip --disable-pip-version-check install -q $(PIP_FLAGS)
 LIBRARY := seq2seq_ext/_C.abi3.so
-# A file's tests stay in one process: some share what they build.
-IN_PARALLEL = -n $(TEST_JOBS) --dist loadfile
+# A file's tests stay in one process: some share what they build. The order of files is that of tests/conftest.py.
+IN_PARALLEL = -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
+# The CPU kernels' objects of the library: tests without torch link the very code that users run.
+ARCHIVE := build/kernels.a
 KERNELS := build/kernels
 HOST := build/host
 CPP := $(shell find csrc/kernels csrc/bindings csrc/sources.txt -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.txt')
 FORMATTED := find csrc benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh'
 HAS_PYTHON_H = $(RUN) -c 'import os, sysconfig as s; raise SystemExit(not os.path.exists(s.get_path("include") + "/Python.h"))'
+CONFIGURE = cmake --log-level=WARNING -S . -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(RUN) -DSEQ2SEQ_EXT_ARCHIVE=$(ARCHIVE)
 PACKAGE := $(shell find seq2seq_ext -name '*.py')
 # ninja and cmake of the virtual environment go first.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -44,21 +47,18 @@ test: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) kernels host ## every 
 test-fast: $(VENV)/test.stamp $(VENV)/package.stamp $(LIBRARY) kernels host ## the tests without the slow ones
 	$(RUN) -m pytest -m "not slow" $(IN_PARALLEL) $(PYTEST_FLAGS)
 
-kernels: $(VENV)/test.stamp ## the torch-free kernels and their NumPy module (build/kernels)
+kernels: $(VENV)/test.stamp $(ARCHIVE) ## the kernels' NumPy module, without torch (build/kernels)
 	@if $(HAS_PYTHON_H); then \
-		test -f $(KERNELS)/build.ninja || \
-			cmake --log-level=WARNING -S . -B $(KERNELS) -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(RUN) && \
-		cmake --build $(KERNELS); \
+		$(CONFIGURE) -B $(KERNELS) >/dev/null && cmake --build $(KERNELS); \
 	else \
 		echo "seq2seq_ext: the tests of the kernels alone are skipped, they need Python's C headers (Debian/Ubuntu: apt install python3-dev)." >&2; \
 	fi
 
 # Switching fibers is tested on this one processor.
-host: $(VENV)/test.stamp ## the CUDA kernels, to be run on the CPU by the tests (build/host; needs neither GPU nor nvcc)
+host: $(VENV)/test.stamp $(ARCHIVE) ## the CUDA kernels, to be run on the CPU by the tests (build/host; needs neither GPU nor nvcc)
 ifeq ($(shell uname -sm),Linux x86_64)
 	@if $(HAS_PYTHON_H); then python=ON; module=_kernels_cuda_host; else python=OFF; fi; \
-	cmake --log-level=WARNING -S . -B $(HOST) -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(RUN) -DSEQ2SEQ_EXT_HOST_EXECUTION=ON \
-		-DSEQ2SEQ_EXT_TORCH=ON -DSEQ2SEQ_EXT_PYTHON=$$python >/dev/null && \
+	$(CONFIGURE) -B $(HOST) -DSEQ2SEQ_EXT_HOST_EXECUTION=ON -DSEQ2SEQ_EXT_TORCH=ON -DSEQ2SEQ_EXT_PYTHON=$$python >/dev/null && \
 	cmake --build $(HOST) --target cuda_host_ops kernel_bench-host $$module
 else
 	@echo "seq2seq_ext: the tests that run CUDA kernels on the CPU are skipped, they need Linux on x86-64." >&2
@@ -112,11 +112,20 @@ $(VENV)/train.stamp $(VENV)/test.stamp $(VENV)/dev.stamp $(VENV)/bench.stamp: $(
 $(VENV)/test.stamp: requirements-train.txt
 $(VENV)/dev.stamp $(VENV)/bench.stamp: requirements-train.txt requirements-test.txt
 
+# With FROM_WHEEL=1 (.ci/run) the kernels that `make wheel` has compiled are linked, otherwise they are compiled, too.
+KERNELS_OR_NOT = $(if $(FROM_WHEEL),SEQ2SEQ_EXT_KERNELS,SEQ2SEQ_EXT_ARCHIVE)=$(CURDIR)/$(ARCHIVE)
+BUILD_LIBRARY = $(KERNELS_OR_NOT) $(RUN) setup.py -q build_ext --inplace >build/library.log 2>&1 || { cat build/library.log >&2; exit 1; }
+
 # The library is built in the tree; ninja recompiles what changed.
 $(LIBRARY): $(CPP) setup.py $(VENV)/base.stamp
-	@echo "Building $@ (about a minute from scratch; log: build/library.log)"
+	@echo "Building $@ (about two minutes from scratch; log: build/library.log)"
 	@mkdir -p build
-	@$(RUN) setup.py -q build_ext --inplace >build/library.log 2>&1 || { cat build/library.log >&2; exit 1; }
+	@$(BUILD_LIBRARY)
+	@touch $@ $(ARCHIVE)
+
+# Older than the library where that was built without make.
+$(ARCHIVE): $(LIBRARY)
+	@{ test -f $@ && ! test $< -nt $@; } || { $(BUILD_LIBRARY); }
 	@touch $@
 
 # Editable: the package and its command `seq2seq-ext` run from the tree.
@@ -127,6 +136,6 @@ $(VENV)/package.stamp: pyproject.toml setup.py $(VENV)/base.stamp
 dist/wheel.stamp: $(CPP) $(PACKAGE) pyproject.toml setup.py MANIFEST.in $(VENV)/test.stamp
 	@rm -rf dist && mkdir -p build
 	@echo "Building the source distribution and, from it, the wheel (log: build/wheel.log)"
-	@$(RUN) -m build --no-isolation -o dist . >build/wheel.log 2>&1 || { cat build/wheel.log >&2; exit 1; }
+	@SEQ2SEQ_EXT_ARCHIVE=$(CURDIR)/$(ARCHIVE) $(RUN) -m build --no-isolation -o dist . >build/wheel.log 2>&1 || { cat build/wheel.log >&2; exit 1; }
 	@ls dist/*.whl dist/*.tar.gz
 	@touch $@

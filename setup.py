@@ -15,6 +15,8 @@ Environment:
     SEQ2SEQ_EXT_BUILD      "cpu", "cuda": that library alone; "0": the Python files alone (libraries
                            then lie in the tree already, or are not wanted)
     SEQ2SEQ_EXT_DEBUG=1    debug information, less optimised
+    SEQ2SEQ_EXT_ARCHIVE    a static library to write besides, of the CPU kernels' objects
+    SEQ2SEQ_EXT_KERNELS    such a one, to be linked instead of compiling the CPU kernels
 """
 
 import os
@@ -40,6 +42,7 @@ DEBUG = ["-O1", "-fno-omit-frame-pointer", "-g"]
 COMMON = ["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
 COMMON += ["-fvisibility=hidden", "-fvisibility-inlines-hidden", "-Wall"]
 COMMON += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # GCC 12 warns of its own headers
+CPU_KERNELS = "kernels/(common|cpu)/"
 NVCC = ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden,-fvisibility-inlines-hidden,-g0"]
 # torch takes the 16-bit types' constructors and operators away; the kernels use them.
 NVCC += ["-U__CUDA_NO_{}__".format(what) for what in ("HALF_CONVERSIONS", "HALF_OPERATORS")]
@@ -176,10 +179,13 @@ def cpu_library():
     """seq2seq_ext._C: the schemas of all ops, the CPU kernels and their bindings."""
     from torch.utils.cpp_extension import CppExtension
 
+    compiled = os.environ.get("SEQ2SEQ_EXT_KERNELS")
+    kernels = [] if compiled else listed_sources(CPU_KERNELS)
     return CppExtension(
         "seq2seq_ext._C",
-        listed_sources("kernels/(common|cpu)/|bindings/(?!cuda_|host_)"),
+        kernels + listed_sources("bindings/(?!cuda_|host_)"),
         extra_compile_args={"cxx": COMMON + optimisation()},
+        extra_objects=[compiled] if compiled else [],
         **common_options(),
     )
 
@@ -232,10 +238,20 @@ def build_command():
 
         def build_extension(self, ext):
             # Both libraries compile the bindings, each with options of its own.
-            shared = self.build_temp
+            shared, archive = self.build_temp, os.environ.get("SEQ2SEQ_EXT_ARCHIVE")
             self.build_temp = os.path.join(shared, ext.name)
+            wanted = archive and ext.name == "seq2seq_ext._C"
+            self.force = self.force or (wanted and not os.path.exists(archive))
             super().build_extension(ext)
+            if wanted:
+                self.write_archive(archive)
             self.build_temp = shared
+
+        def write_archive(self, archive):
+            sources = listed_sources(CPU_KERNELS)
+            objects = self.compiler.object_filenames(sources, output_dir=self.build_temp)
+            Path(archive).unlink(missing_ok=True)
+            subprocess.run(["ar", "qcs", archive, *objects], check=True)
 
     return Build
 

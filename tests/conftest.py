@@ -2,17 +2,35 @@
 """What every test gets: fixed seeds, few threads, `cuda` tests skipped without a GPU."""
 
 import os
+from collections import Counter
 
 # Before torch is imported. Two threads show what only threads show; more slow small tests down.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Processes that test side by side have more threads than processors: one that spins keeps the one
+# that it waits for from running.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
 
 SEED = 20260101
+# Of few tests but minutes each: they compile, and run programs and processes of their own. One that
+# came last would keep the other processes waiting.
+FIRST = (
+    "tests/host_execution/test_kernels.py",
+    "tests/packaging/test_cuda_library.py",
+    "tests/kernels/test_sanitizers.py",
+    "tests/kernels/test_every_isa.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, then those of the most tests. (xdist's own order is that of the
+    number of tests alone; `make test` switches it off.)"""
+    files = [item.nodeid.partition("::")[0] for item in items]
+    number = Counter(files)
+    key = {f: (FIRST.index(f) if f in FIRST else len(FIRST), -number[f], f) for f in number}
+    items.sort(key=lambda item: key[item.nodeid.partition("::")[0]])
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device")

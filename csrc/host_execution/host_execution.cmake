@@ -39,23 +39,6 @@ seq2seq_ext_sources(bench_sources kernel_bench)
 list(APPEND bench_sources ${PROJECT_SOURCE_DIR}/csrc/kernel_bench/device_host.cpp)
 seq2seq_ext_cuda_as_cpp("${cuda_sources};${bench_sources};${layer_test_sources}")
 
-# The CPU kernels, what the others are compared with. They are not sanitized here (they have tests of their own for
-# that, and most of the time would go to them), so that sanitized builds can take the library of a plain one:
-# -DSEQ2SEQ_EXT_ORACLE=build/host/libseq2seq_ext_kernels.a
-if(SEQ2SEQ_EXT_ORACLE)
-  get_filename_component(oracle_path ${SEQ2SEQ_EXT_ORACLE} ABSOLUTE BASE_DIR ${PROJECT_SOURCE_DIR})
-  add_library(oracle STATIC IMPORTED)
-  set_target_properties(oracle PROPERTIES IMPORTED_LOCATION ${oracle_path})
-  target_include_directories(oracle INTERFACE csrc/kernels)
-  target_link_libraries(oracle INTERFACE Threads::Threads)
-  set_target_properties(seq2seq_ext_kernels PROPERTIES EXCLUDE_FROM_ALL ON)
-else()
-  add_library(oracle ALIAS seq2seq_ext_kernels)
-  if(SEQ2SEQ_EXT_SANITIZE)
-    target_compile_options(seq2seq_ext_kernels PRIVATE -fno-sanitize=all -O2)
-  endif()
-endif()
-
 add_library(host_execution STATIC ${layer_sources})
 target_link_libraries(host_execution PUBLIC host_execution_options)
 if(SEQ2SEQ_EXT_SANITIZE STREQUAL "thread")
@@ -72,7 +55,7 @@ target_link_libraries(seq2seq_ext_cuda_host PUBLIC host_execution)
 
 add_executable(kernel_bench-host ${bench_sources})
 target_include_directories(kernel_bench-host PRIVATE csrc/kernel_bench)
-target_link_libraries(kernel_bench-host PRIVATE seq2seq_ext_cuda_host oracle)
+target_link_libraries(kernel_bench-host PRIVATE seq2seq_ext_cuda_host cpu_kernels)
 
 add_executable(host_execution_test EXCLUDE_FROM_ALL ${layer_test_sources})
 target_link_libraries(host_execution_test PRIVATE host_execution)
@@ -87,7 +70,7 @@ if(NOT SEQ2SEQ_EXT_SANITIZE)
 
   add_executable(kernel_bench-preempt EXCLUDE_FROM_ALL ${bench_sources})
   target_include_directories(kernel_bench-preempt PRIVATE csrc/kernel_bench)
-  target_link_libraries(kernel_bench-preempt PRIVATE seq2seq_ext_cuda_preempt oracle)
+  target_link_libraries(kernel_bench-preempt PRIVATE seq2seq_ext_cuda_preempt cpu_kernels)
 
   add_executable(host_execution_test-preempt EXCLUDE_FROM_ALL ${layer_test_sources})
   target_compile_options(host_execution_test-preempt PRIVATE -fsanitize=thread)

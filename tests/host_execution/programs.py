@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The programs of the host execution builds: how they are built, run and read."""
 
+import fcntl
 import os
 import platform
 import re
@@ -44,14 +45,20 @@ def build(name: str, target: str, sanitize: str = "") -> Path:
         "-DSEQ2SEQ_EXT_PYTHON=OFF",
         "-DSEQ2SEQ_EXT_HOST_EXECUTION=ON",
     ]
+    # The CPU kernels to compare with, of the library in the tree; else the plain build makes them.
+    archive = BUILD / "kernels.a"
+    if sanitize and not archive.exists():
+        archive = BUILD / "host" / "libseq2seq_ext_kernels.a"
+    if sanitize or archive.exists():
+        options.append(f"-DSEQ2SEQ_EXT_ARCHIVE={archive}")
     if sanitize:
-        options += [
-            f"-DSEQ2SEQ_EXT_SANITIZE={sanitize}",
-            f"-DSEQ2SEQ_EXT_ORACLE={BUILD / 'host' / 'libseq2seq_ext_kernels.a'}",
-        ]
-    if not (folder / "build.ninja").exists():
-        _checked(["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *options])
-    _checked(["cmake", "--build", str(folder), "--target", target])
+        options.append(f"-DSEQ2SEQ_EXT_SANITIZE={sanitize}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:  # another process may want another program of these
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "build.ninja").exists():
+            _checked(["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *options])
+        _checked(["cmake", "--build", str(folder), "--target", target])
     return folder / target
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The wheel and the source distribution under test, rebuilt only when a source is newer."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -24,23 +25,30 @@ def _newest_source() -> float:
 
 @pytest.fixture(scope="session")
 def sdist() -> Path:
-    stamp = DIST / "wheel.stamp"  # the one of `make wheel`
-    if not stamp.exists() or stamp.stat().st_mtime < _newest_source():
-        for old in [*DIST.glob("*.whl"), *DIST.glob("*.tar.gz")]:
-            old.unlink()
-        # Objects are taken over from the build in the tree, Python files are not: some may be gone.
-        for copies in ROOT.glob("build/lib.*"):
-            shutil.rmtree(copies)
-        options = ["--no-isolation", "--sdist", "--wheel", "--outdir", DIST]
-        command = [sys.executable, "-m", "build", *options, ROOT]
-        # The ninja that built the library, as under `make`: another version takes no object over.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        environment = {**os.environ, "PATH": path}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-        stamp.touch()
+    DIST.mkdir(exist_ok=True)
+    with open(DIST / "lock", "w") as lock:  # the files of this folder may run in two processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stamp = DIST / "wheel.stamp"  # the one of `make wheel`
+        if not stamp.exists() or stamp.stat().st_mtime < _newest_source():
+            _build()
+            stamp.touch()
     (found,) = DIST.glob("*.tar.gz")
     return found
+
+
+def _build() -> None:
+    for old in [*DIST.glob("*.whl"), *DIST.glob("*.tar.gz")]:
+        old.unlink()
+    # Objects are taken over from the build in the tree, Python files are not: some may be gone.
+    for copies in ROOT.glob("build/lib.*"):
+        shutil.rmtree(copies)
+    options = ["--no-isolation", "--sdist", "--wheel", "--outdir", DIST]
+    command = [sys.executable, "-m", "build", *options, ROOT]
+    # The ninja that built the library, as under `make`: another version takes no object over.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = {**os.environ, "PATH": path}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 
 @pytest.fixture(scope="session")
