@@ -63,6 +63,8 @@ def run(
 def main() -> None:
     if len(sys.argv) < 3:
         raise SystemExit(__doc__)
+    # What a shell starts in the background ignores Ctrl-C, and so would what is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     model, text, *options = sys.argv[1:]
     with open(text, "rb") as file:
         total = sum(1 for _ in file)
