@@ -146,8 +146,8 @@ def gains_table() -> str:
             "\\*\\* The weights packed beforehand: `model.prepare_for_decoding(dtype)`, or "
             "`translate --dtype`.",
             "",
-            "Peers: `torch.compile`; for inference of sequences ONNX Runtime and OpenVINO, too, and ours "
-            "with `nn.freeze`. "
+            "Peers: `torch.compile`; for inference of sequences ONNX Runtime and OpenVINO, too, "
+            "and ours with `nn.freeze`. "
             f"({origin()}. Every row, and how: [benchmarks](benchmarks/README.md).)",
         ]
     )
