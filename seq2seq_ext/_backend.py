@@ -29,7 +29,8 @@ _OLDEST_GPU = (8, 0)
 
 
 class BackendWarning(UserWarning):
-    """The plain PyTorch reference runs in place of a missing library."""
+    """The plain PyTorch reference runs in place of a missing library, or decoding's loop in Python
+    in place of the native one."""
 
 
 def library_path(device_type: str) -> Path:
@@ -110,6 +111,17 @@ def _warn_of_fallback(device_type: str, problem: str) -> None:
     warnings.warn(
         f"seq2seq_ext runs its slow PyTorch reference for {device_type} tensors: {problem}. "
         "See seq2seq_ext.backend_info(); SEQ2SEQ_EXT_STRICT=1 makes this an error.",
+        BackendWarning,
+        stacklevel=_callers_stacklevel(),
+    )
+
+
+@functools.cache
+def warn_of_python_loop(problem: str) -> None:
+    """Once a process and reason."""
+    warnings.warn(
+        f"seq2seq_ext decodes by its slow loop in Python, not by the native one: {problem}. "
+        "See seq2seq_ext.generation.native_reason().",
         BackendWarning,
         stacklevel=_callers_stacklevel(),
     )

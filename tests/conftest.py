@@ -12,6 +12,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
+from hypothesis import settings
+
+# Every run the same examples; `pytest --hypothesis-profile=random` looks for new ones.
+settings.register_profile("fixed", derandomize=True)
+settings.register_profile("random", print_blob=True)
+settings.load_profile("fixed")
 
 SEED = 20260101
 # Of few tests but minutes each: they compile, and run programs and processes of their own. One that

@@ -1,9 +1,40 @@
 // SPDX-License-Identifier: MIT
 // What `_kernels` has beside the kernels: the threads, the vector functions that all share, and
 // decoding, whole and its part without a model.
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
 #include "launch.h"
 #include "math_probe.h"
 #include "module.h"
+
+namespace {
+
+// How often the module's operator new has been called; negative: it is the sanitizer's.
+#ifdef __SANITIZE_ADDRESS__
+std::atomic<int64_t> allocations{-1};
+#else
+std::atomic<int64_t> allocations{0};
+#endif
+
+}  // namespace
+
+#ifndef __SANITIZE_ADDRESS__
+
+// The default ones but for the count; as operator new[].
+void* operator new(size_t size) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  if (void* const p = std::malloc(size > 0 ? size : 1)) return p;
+  throw std::bad_alloc();
+}
+void* operator new[](size_t size) { return operator new(size); }
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, size_t) noexcept { std::free(p); }
+void operator delete[](void* p) noexcept { std::free(p); }
+void operator delete[](void* p, size_t) noexcept { std::free(p); }
+
+#endif
 
 namespace seq2seq_ext::kernels_python {
 namespace {
@@ -59,6 +90,9 @@ void bind_backend(py::module_& m) {
   m.def("chunks", &chunks, "count"_a, "threads"_a);
   m.def("evaluate", &evaluate, "function"_a, "x"_a,
         "The kernels' own exp, sigmoid or tanh of every element of x");
+  m.def(
+      "allocations", [] { return allocations.load(); },
+      "How often the kernels and this module have called operator new; -1: not counted");
   bind_decode_sequences(m);
   bind_strategy(m);
 }

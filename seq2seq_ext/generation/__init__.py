@@ -20,22 +20,30 @@ Finished hypotheses are ranked by score / length**length_penalty, plus the cover
 counts the end-of-sequence token. At max_new_tokens what runs is finished, too.
 
 **Scores** reported are the model's log-probabilities (step 1) of each token, their sums, and these
-over length**length_penalty. They are those of `score` for the same tokens, to the bit where the CPU
-library runs. `beam_scores` are the ranks.
+over length**length_penalty. They are those of `score` for the same tokens (and the shortlist with
+prefixes added), to the bit where the CPU library runs. `beam_scores` are the ranks.
+
+**int8** (`Seq2Seq.prepare_for_decoding`). Picks are those of the same model unquantised in the
+rescoring dtype: bfloat16 unless rescore_dtype says float32. In all log-probabilities, those of
+`score` included, the sum over the vocabulary is the int8 weights': they are off by one number a
+step, the same for all tokens (measured: see there), which may sway the order of beams. The loop in
+Python, ensembles and shortlists do not read the int8 weights, and so have the exact sum; weights
+prepared in float32, float64 or bfloat16 always do.
 
 **Ties** go to the lowest id; between hypotheses to the lower beam, then to the lowest id.
 
 **Batches.** A row's tokens and scores are the same bits alone and in any batch, whatever decodes
 (CPU library loaded); nothing on the way adds up in an order that depends on the batch.
 
-**What runs.** One native call decodes the whole batch (`native.Decode.takes` says which calls it
-serves; on a GPU of one model, and none with a callback, output_scores, or shortlists of the rows'
-own). The loop in Python does the rest (a model in more than one dtype, autocast, a decoder with a
-step of its own), and is the oracle of the other. Both give the same tokens and the same bits, but
-for `beam_scores` after a repetition penalty (1e-6), and for a draw of the whole vocabulary from one
-model (top_k 0, top_p 1, no min_p), whose noise the kernel computes in the weights' dtype: two
-tokens closer than its rounding may be drawn in either's place. On a GPU top_p's sums are made in
-another order, which may move its edge by one token where it is met to the last bits.
+**What runs.** One native call decodes the whole batch. The loop in Python does the rest: a model in
+more than one dtype, or on the CPU in float16, autocast, a decoder with a step of its own or with
+forward hooks; on a GPU several models, a callback, output_scores, or shortlists of the rows' own.
+It says so, once for each reason (`BackendWarning`; `native_reason` tells it beforehand), and is the
+oracle of the other. Both give the same tokens and the same bits, but for `beam_scores` after a
+repetition penalty (1e-6), and for a draw of the whole vocabulary from one model (top_k 0, top_p 1,
+no min_p), whose noise the kernel computes in the weights' dtype: two tokens closer than its
+rounding may be drawn in either's place. On a GPU top_p's sums are made in another order, which may
+move its edge by one token where it is met to the last bits.
 
 **Random numbers** are a function of (seed, row, step, token): `row` is the row's number in the
 batch, or what row_ids says, and the sample's number. Give a sentence the same row_ids and seed, and
@@ -62,6 +70,7 @@ from seq2seq_ext.generation.calls import generate, score
 from seq2seq_ext.generation.config import GenerationConfig
 from seq2seq_ext.generation.ensemble import Ensemble
 from seq2seq_ext.generation.output import GenerateOutput, ScoreOutput, StepOutput
+from seq2seq_ext.generation.support import native_reason
 
 __all__ = [
     "Ensemble",
@@ -70,5 +79,6 @@ __all__ = [
     "ScoreOutput",
     "StepOutput",
     "generate",
+    "native_reason",
     "score",
 ]

@@ -17,6 +17,7 @@ from seq2seq_ext.generation.output import Callback, GenerateOutput, ScoreOutput
 from seq2seq_ext.generation.predictor import Predictor
 from seq2seq_ext.generation.scoring import Scoring, target_lengths
 from seq2seq_ext.generation.search import Search
+from seq2seq_ext.generation.support import problem_of, warn_of_python_loop
 
 # Options of `GenerationConfig` that scoring reads.
 SCORING = (
@@ -77,9 +78,11 @@ def generate(
             row_ids=row_ids,
         )
         predictor = Predictor(models, combine, constraints.shortlist)
-        if Decode.takes(predictor, config, callback):
+        problem = problem_of(predictor, config, callback)
+        if problem is None:
             found = Decode(predictor, config).generate(constraints, src, src_lengths, callback)
         else:
+            warn_of_python_loop(predictor, problem)
             found = Search(predictor, config, constraints, callback).run(src, src_lengths)
     # Inference tensors could not be used in a later training step: hand out ordinary ones.
     copies = (None if t is None else t.clone() for t in found)
@@ -125,7 +128,10 @@ def score(
             src.size(0), vocab_size, config, src.device, shortlist=shortlist
         )
         predictor = Predictor(models, combine, constraints.shortlist)
-        scoring = Decode if Decode.takes(predictor, config) else Scoring
+        problem = problem_of(predictor, config)
+        if problem is not None:
+            warn_of_python_loop(predictor, problem)
+        scoring = Decode if problem is None else Scoring
         found = scoring(predictor, config).score(src, src_lengths, tgt.long(), lengths)
     copies = (None if t is None else t.clone() for t in found)
     return ScoreOutput(*copies)  # type: ignore[arg-type]

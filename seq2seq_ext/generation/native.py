@@ -2,13 +2,12 @@
 """The whole loop in one call: the op `decode` of csrc/bindings/decode_sequences_op.cpp.
 
 It does what `Search` and `Scoring` do, step by step, and reports the same bits; those remain for
-what it does not take (see `Decode.takes`), and as its oracle.
+what it does not take (see support.py), and as its oracle.
 """
 
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from seq2seq_ext import _backend, ops
+from seq2seq_ext import ops
+from seq2seq_ext.generation import support
 from seq2seq_ext.generation.config import GenerationConfig
 from seq2seq_ext.generation.constraints import Constraints
 from seq2seq_ext.generation.output import Callback, GenerateOutput, ScoreOutput, sum_scores
@@ -25,24 +25,18 @@ from seq2seq_ext.generation.telling import Teller, Watch
 if TYPE_CHECKING:
     from seq2seq_ext.generation.predictor import Predictor, Running
 
-_DTYPES = {
-    "cpu": (torch.float32, torch.float64, torch.bfloat16),
-    "cuda": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
-}
 _CELLS, _CONTEXTS = ("lstm", "gru", "tanh", "relu"), ("initial_state", "every_step", "attention")
 _EARLY_STOPPING = {False: 0, True: 1, "never": 2}
-
-_enabled: contextvars.ContextVar[bool] = contextvars.ContextVar("native_decoding", default=True)
 
 
 @contextlib.contextmanager
 def disabled() -> Iterator[None]:
     """Decodes by the loop in Python: for tests, and to see what the native loop gains."""
-    token = _enabled.set(False)
+    token = support.enabled.set(False)
     try:
         yield
     finally:
-        _enabled.reset(token)
+        support.enabled.reset(token)
 
 
 class Decode:
@@ -51,27 +45,6 @@ class Decode:
     def __init__(self, predictor: Predictor, config: GenerationConfig) -> None:
         self.predictor, self.config = predictor, config
         self.decoder = predictor.decoders[0]
-
-    @staticmethod
-    def takes(
-        predictor: Predictor,
-        config: GenerationConfig,
-        callback: Callback | None = None,
-    ) -> bool:
-        """Whether the op serves this call: models in one dtype throughout, each in its own. On a
-        GPU less: see `_on_gpu`."""
-        device = predictor.device.type
-        if not _enabled.get() or device not in _DTYPES:
-            return False
-        return (
-            _backend.problem_of(predictor.device) is None
-            and not torch.is_autocast_enabled(device)
-            and all(
-                _is_plain(decoder) and _dtype_of(decoder, output) in _DTYPES[device]
-                for decoder, output in zip(predictor.decoders, predictor.outputs, strict=True)
-            )
-            and (device == "cpu" or _on_gpu(predictor, config, callback))
-        )
 
     def generate(
         self,
@@ -369,32 +342,3 @@ def _more_models(
         tensors += [*own.hidden, *own.cells]
         tensors += [own.keys, own.values, own.source_context]
     return [t for t in tensors if t is not None], layout, [model.scale for model in models]
-
-
-def _on_gpu(predictor: Predictor, config: GenerationConfig, callback: Callback | None) -> bool:
-    """Whether the loop on a GPU takes it. For a callback the host would have to wait for each step,
-    while the device is several ahead of it."""
-    return (
-        callback is None
-        and len(predictor.decoders) == 1
-        and predictor.by_source is None
-        and not config.output_scores
-    )
-
-
-def _dtype_of(decoder: torch.nn.Module, output: tuple[Tensor, Tensor]) -> torch.dtype | None:
-    """The one of all weights that decoding reads; None: there are several."""
-    dtypes = {parameter.dtype for parameter in decoder.parameters()} | {output[0].dtype}
-    return dtypes.pop() if len(dtypes) == 1 else None
-
-
-def _is_plain(decoder: torch.nn.Module) -> bool:
-    """Whether the decoder's step is the one the op knows: no subclass with a step of its own, and
-    no hooks on the way."""
-    from seq2seq_ext.nn.decoder import Decoder  # it imports this package
-
-    if any(
-        getattr(type(decoder), n) is not getattr(Decoder, n) for n in ("step", "_step", "_read")
-    ):
-        return False
-    return not any(m._forward_hooks or m._forward_pre_hooks for m in decoder.modules())

@@ -15,7 +15,11 @@ ONCE |= {
     "test_native_words",
     "test_native_ensemble",
     "test_native_limits",
+    "test_native_threads",
     "test_decode_op",
+    "test_near_ties",
+    "test_prepared",
+    "test_support",
 }
 
 

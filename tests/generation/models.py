@@ -19,7 +19,7 @@ KINDS = [
     {"context": "attention", "attention": "additive", "input_feeding": True},
     {"context": "attention", "attention": "scaled_dot", "tied_embeddings": True},
 ]
-# A projection (of LSTM cells; other cells go without): the CPU alone decodes it natively.
+# A projection (of LSTM cells; other cells go without).
 ALL_KINDS = [
     *KINDS,
     {"context": "attention", "attention": "general", "input_feeding": True, "proj_size": 4},

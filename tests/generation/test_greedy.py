@@ -2,7 +2,6 @@
 import pytest
 import torch
 
-from seq2seq_ext import _backend
 from seq2seq_ext.nn import Seq2Seq
 
 from .models import EOS, KINDS, make, sources
@@ -37,26 +36,6 @@ def test_rows_end_by_themselves_and_match_the_training_forward(options):
         torch.testing.assert_close(out.token_log_probs[row, :n], torch.tensor(log_probs).double())
         torch.testing.assert_close(out.sequences_scores[row], torch.tensor(sum(log_probs)).double())
     assert out.sequences.size(1) == out.lengths.max()
-
-
-@pytest.mark.skipif(not _backend.available("cpu"), reason="the reference rounds by its BLAS")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize("options", KINDS, ids=str)
-def test_alone_and_in_any_batch_the_same_bits(options, dtype):
-    for cell in ("lstm", "gru", "rnn"):
-        model = make(dtype, cell=cell, num_layers=2, **options)
-        src, lengths = sources(batch=37)
-        arguments = {"max_new_tokens": 20, "return_dict_in_generate": True}
-        whole = model.generate(src, lengths, **arguments)
-        groups = [[0], [5], [36], [36, 5, 5, 0], list(range(17)), torch.randperm(37).tolist()]
-        for rows in groups:
-            size = int(lengths[rows].max())
-            part = model.generate(src[rows, :size], lengths[rows], **arguments)
-            steps = part.sequences.size(1)
-            assert torch.equal(part.lengths, whole.lengths[rows])
-            assert torch.equal(part.sequences, whole.sequences[rows, :steps])
-            assert torch.equal(part.token_log_probs, whole.token_log_probs[rows, :steps])
-            assert torch.equal(part.sequences_scores, whole.sequences_scores[rows])
 
 
 def test_everything_on_request():

@@ -25,6 +25,7 @@ PENALTIES = {
     "min_new_tokens": 2,
 }
 WAYS = {
+    "greedy": {},
     "greedy with penalties": PENALTIES,
     "beams": BEAMS,
     "beams with penalties": {**BEAMS, **PENALTIES, "length_penalty": 0.6},
@@ -71,13 +72,17 @@ def check(decode, src, lengths, count, arguments):
     return set(whole.lengths.tolist())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("weights", ["torch.float32", "torch.bfloat16", "prepared"])
 @pytest.mark.parametrize("way", WAYS)
-def test_alone_and_in_any_batch_the_same_bits(way, dtype):
+def test_alone_and_in_any_batch_the_same_bits(way, weights):
     cells = ("lstm", "gru", "rnn")
+    prepared = (torch.int8, torch.float32, torch.bfloat16, torch.float64)
     seen = set()
     for number, kind in enumerate(ALL_KINDS):
+        dtype = torch.bfloat16 if weights == "torch.bfloat16" else torch.float32
         model = make(dtype, cell=cells[number % 3], num_layers=1 + number % 2, **kind)
+        if weights == "prepared":
+            model.prepare_for_decoding(prepared[number % 4])
         options = {"max_new_tokens": 12, "return_dict_in_generate": True, **WAYS[way]}
         if "num_beams" in options and "attention" in kind:
             options["coverage_penalty"] = 0.3
@@ -98,9 +103,12 @@ def test_alone_and_in_any_batch_the_same_bits(way, dtype):
 @pytest.mark.parametrize("combine", ["probabilities", "log_probabilities"])
 def test_ensembles(combine):
     models = [make(cell="gru"), make(cell="lstm", attention="additive", input_feeding=True)]
+    models.append(make(torch.bfloat16, num_layers=2))
+    models[1].prepare_for_decoding(torch.float32)
     ensemble = Ensemble(models, combine=combine)
     src, lengths = sources(BATCH, SIZE)
-    for more in ({}, {**BEAMS, "coverage_penalty": 0.3}, SAMPLES, PENALTIES):
+    groups = WAYS["groups"]
+    for more in ({}, {**BEAMS, "coverage_penalty": 0.3}, groups, SAMPLES, PENALTIES):
         options = {"max_new_tokens": 9, "return_dict_in_generate": True, **more}
         count = options.get("num_return_sequences", 1)
         row_ids = {"row_ids": torch.arange(BATCH)}
@@ -132,8 +140,13 @@ def test_shortlists(by_row):
     check(decode, src, lengths, 3, {"prefix_tokens": prefix, **own})
 
 
-def test_scores():
+@pytest.mark.parametrize("what", [None, torch.bfloat16, torch.int8, "ensemble"], ids=str)
+def test_scores(what):
     model = make()
+    if what == "ensemble":
+        model = Ensemble([model, make(torch.bfloat16, cell="gru")])
+    else:
+        model.prepare_for_decoding(what)
     src, lengths = sources(BATCH, SIZE)
     out = model.generate(src, lengths, max_new_tokens=12, return_dict_in_generate=True)
     whole = model.score(src, out.sequences, lengths)

@@ -9,8 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seq2seq_ext.generation import Ensemble, native
-from seq2seq_ext.generation.predictor import Predictor
+from seq2seq_ext.generation import Ensemble, native, native_reason
 
 from .models import ALL_KINDS, make
 from .test_native import ARGUMENTS, PENALTIES, WAYS, V, arguments_of, batch_of, expect_same
@@ -40,7 +39,7 @@ def model_of(kind, cell, dtype, prepared=None):
 
 def both(members, combine, src, lengths, **options):
     ensemble = Ensemble(members, combine=combine)
-    assert native.Decode.takes(Predictor(members, combine), ensemble.generation_config)
+    assert native_reason(ensemble) is None
     got = ensemble.generate(src, lengths, return_dict_in_generate=True, **options)
     with native.disabled():
         want = ensemble.generate(src, lengths, return_dict_in_generate=True, **options)
@@ -59,7 +58,6 @@ def both(members, combine, src, lengths, **options):
 @settings(
     max_examples=80,
     deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_options_in_any_combination(members, combine, way, penalties, names, seed, steps):

@@ -59,7 +59,6 @@ CONSTRAINTS = st.fixed_dictionaries(
 COUNT = settings(
     max_examples=60,
     deadline=None,
-    derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -10,6 +10,7 @@ from seq2seq_ext import ops
 from seq2seq_ext.generation import exact, philox, processors
 
 from . import oracle
+from .models import make
 
 DRAWS = 1_000_000
 
@@ -149,6 +150,32 @@ def test_draws_have_the_distribution(options, noise):
     wrong = expected.clone()
     wrong[6] *= 1.03
     assert not fits(counts, wrong / wrong.sum())
+
+
+@pytest.mark.parametrize("weights", [None, torch.float32, torch.bfloat16, torch.int8], ids=str)
+def test_draws_of_the_native_loop_have_the_distribution(weights, loop):
+    """2**16 samples of each of 16 rows, of one step, of the same source."""
+    if loop != "native":
+        pytest.skip("about the loop in C++")
+    model = make(vocab=11, hidden_size=8, embedding_size=4, context="initial_state")
+    model.prepare_for_decoding(weights)
+    src, lengths = torch.full((16, 1), 5), torch.ones(16, dtype=torch.int64)
+    common = {"max_new_tokens": 1, "return_dict_in_generate": True}
+    told = model.generate(src[:1], lengths[:1], output_scores=True, **common).scores[0, 0]
+    # What is not about the dtype is seen in float32.
+    for options in SAMPLERS if weights is None else SAMPLERS[3::3]:
+        options = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **options}
+        mass = oracle.truncated(told.tolist(), **options)
+        expected = torch.tensor([mass.get(v, 0.0) for v in range(11)]).double()
+        expected /= expected.sum()
+        draws = {"do_sample": True, "seed": 9, "num_return_sequences": 2**16}
+        found = model.generate(src, lengths, **draws, **options, **common)
+        counts = found.sequences.flatten().bincount(minlength=11).double()
+        assert counts.sum() >= DRAWS
+        assert fits(counts, expected), options
+        wrong = expected.clone()
+        wrong[int(wrong.argmax())] *= 1.03
+        assert not fits(counts, wrong / wrong.sum()), options
 
 
 def test_rows_steps_and_samples_are_independent():

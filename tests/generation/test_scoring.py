@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from seq2seq_ext import _backend
+from seq2seq_ext.generation import Ensemble
 from seq2seq_ext.nn import Seq2Seq
 
 from .models import EOS, KINDS, make, sources
@@ -38,6 +39,37 @@ def test_scores_are_those_of_the_training_forward(options):
     torch.testing.assert_close(found.sequences_scores, log_probs.sum(1))
     torch.testing.assert_close(found.normalized_scores, log_probs.mean(1))
     assert (found.lengths == 6).all()
+
+
+MORE = {
+    **MODES,
+    "groups": {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.6},
+    "coverage": {"num_beams": 3, "coverage_penalty": 0.4},
+    "top_k": {"do_sample": True, "seed": 1, "top_k": 5, "temperature": 1.5},
+    "nucleus": {"do_sample": True, "seed": 1, "top_k": 0, "top_p": 0.8, "min_p": 0.02},
+    "prefix": {"prefix_tokens": [[9 + i, 10][: i % 3] for i in range(13)]},
+    "allowed": {"allowed_tokens": torch.arange(23) % 3 > 0, "num_beams": 2},
+    "shortlist": {"shortlist": [9, 12, 14, 15, 20], "num_beams": 2},
+}
+
+
+@pytest.mark.parametrize("what", ["prepared", "int8", "probabilities", "log_probabilities"])
+def test_forced_scores_of_prepared_weights_and_ensembles(what):
+    """In every mode, to the bit."""
+    members = [make(**KINDS[4]), make(cell="gru", **KINDS[3])]
+    members[0].prepare_for_decoding(torch.int8 if what == "int8" else torch.bfloat16)
+    model = Ensemble(members, combine=what) if "prob" in what else members[0]
+    src, lengths = sources()
+    for mode, options in MORE.items():
+        out = model.generate(
+            src, lengths, max_new_tokens=9, return_dict_in_generate=True, **options
+        )
+        rows = torch.arange(13).repeat_interleave(len(out.lengths) // 13)
+        words = {"shortlist": options["shortlist"]} if "shortlist" in options else {}
+        found = model.score(src[rows], out.sequences, lengths[rows], out.lengths, **words)
+        torch.testing.assert_close(found.token_log_probs, out.token_log_probs, rtol=0, atol=1e-5)
+        if _backend.available("cpu"):
+            assert torch.equal(found.token_log_probs, out.token_log_probs), mode
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -3,7 +3,17 @@
 
 import numpy as np
 import pytest
-from decode_loop import BEAM, GIVEN, GREEDY, SAMPLE, Loop, assert_bits, make_model, make_sources
+from decode_loop import (
+    BEAM,
+    GIVEN,
+    GREEDY,
+    SAMPLE,
+    Loop,
+    assert_bits,
+    make_model,
+    make_sources,
+    part_of,
+)
 from oracle import decode, encode
 
 DTYPES = ("float32", "bfloat16")
@@ -242,7 +252,7 @@ def test_beams(cpu_kernels, rng, dtype):
         assert_bits(again, found)
 
 
-def test_given_tokens_and_shortlists_are_not_screened(cpu_kernels, rng):
+def test_shortlists_are_not_screened(cpu_kernels, rng):
     tokens = np.arange(0, 300, 3)
     model = make_model(rng, "float32", H=33, V=100, tokens=tokens)
     sources = make_sources(rng, model, "float32", 9)
@@ -251,3 +261,48 @@ def test_given_tokens_and_shortlists_are_not_screened(cpu_kernels, rng):
         plain = cpu_kernels.decode_sequences(model, sources, **options)
         assert_bits(cpu_kernels.decode_sequences(screened, sources, **options), plain)
     assert len(Loop(cpu_kernels, model, sources, max_new_tokens=1).run()) == 9
+
+
+WAYS = PICKS | {
+    "penalties": {
+        "mode": GREEDY,
+        "repetition_penalty": 1.6,
+        "no_repeat_ngram_size": 2,
+        "banned": list(range(5, 900, 3)),
+    },
+    "beam": {"mode": BEAM, "slots": 5, "results": 5, "eos": [2]},
+    "top_129": {"mode": SAMPLE, "top_k": 129, "temperature": 2.0},
+    "top_p": {"mode": SAMPLE, "slots": 2, "results": 2, "top_p": 0.9, "temperature": 1.5},
+    "draw": {"mode": SAMPLE, "slots": 2, "results": 2},
+    "prefix": {"mode": GREEDY, "prefix": np.arange(20)[:, None] + 7},
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("way", WAYS)
+def test_given_tokens_have_the_log_probabilities_they_were_found_with(cpu_kernels, rng, dtype, way):
+    """To the bit, whether the screen has chosen them or only summed up."""
+    B, V = 20, 900
+    model = make_model(rng, dtype, H=33, V=V, context="attention") | {"panels": True}
+    sources = make_sources(rng, model, dtype, B)
+    screened = model | {"screen": screen_of(model)}
+    options = {"max_new_tokens": 8, "seed": 4} | WAYS[way]
+    found = cpu_kernels.decode_sequences(screened, sources, threads=2, **options)
+    count = len(found["lengths"]) // B
+    given = {"mode": GIVEN, "given": found["tokens"], "given_lengths": found["lengths"]}
+    repeated = part_of(sources, np.repeat(np.arange(B), count))
+    told = cpu_kernels.decode_sequences(screened, repeated, **given)
+    assert told["log_probs"].tobytes() == found["log_probs"].tobytes()
+    exact = cpu_kernels.decode_sequences(model, repeated, **given)
+    error = np.abs(told["log_probs"] - exact["log_probs"])
+    assert 0 < error.max() < 0.02
+
+
+def test_a_sum_of_which_a_banned_word_has_the_most(cpu_kernels, rng):
+    """It is computed anew for the sum, as if nothing were banned."""
+    features, weight = np.abs(rng.standard_normal((9, 33))), rng.standard_normal((400, 33)) / 9
+    bias = np.zeros(400)
+    bias[0] = 20  # all of the probability, but for the last bits
+    model, sources = told_features(rng, "float32", features, weight, bias)
+    found = compare(cpu_kernels, model, sources, max_new_tokens=1, atol=1e-5, banned=[0])
+    assert (found["log_probs"] < -15).all()

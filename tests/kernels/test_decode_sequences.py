@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Whole-sequence decoding against a loop over the module's own steps (decode_loop.py)."""
 
+import itertools
+
 import numpy as np
 import pytest
 from decode_loop import (
@@ -179,10 +181,57 @@ def test_given_tokens_outside_the_shortlist(cpu_kernels, rng):
     assert np.isneginf(found["log_probs"]).tolist() == [[False, True, False], [True, True, False]]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_beam_is_greedy_decoding(cpu_kernels, rng, dtype):
+    model, sources = problem(rng, dtype, 9, H=33, V=97, context="attention")
+    for more in ({}, PENALTIES, {"banned": list(range(0, 97, 2)), "min_new_tokens": 3}):
+        more = {"eos": list(range(3, 30)), "max_new_tokens": 20, **more}
+        greedy = cpu_kernels.decode_sequences(model, sources, **options_of("greedy", **more))
+        beam = cpu_kernels.decode_sequences(
+            model, sources, **options_of("beam", slots=1, results=1, **more)
+        )
+        assert len(set(greedy["lengths"].tolist())) > 1
+        for name in ("lengths", "tokens", "log_probs"):
+            assert beam[name].tolist() == greedy[name].tolist()
+
+
+PENALTIES = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "phrases": [[4, 5], [9, 8, 7]]}
+
+
+@pytest.mark.parametrize("penalties", [{}, PENALTIES], ids=["plain", "penalties"])
+@pytest.mark.parametrize("mode", [*MODES, "given", "ensemble"])
+def test_steps_allocate_nothing(cpu_kernels, rng, mode, penalties):
+    """However many there are: a call allocates as often for 70 steps as for three."""
+    if cpu_kernels.allocations() < 0:
+        pytest.skip("the sanitizer's operator new does not count")
+    model, sources = problem(rng, "float32", 3, H=33, V=300, context="attention")
+    more, counts = [(model, sources)] if mode == "ensemble" else [], []
+    for steps in (3, 70):
+        options = {"mode": GIVEN, "given": np.full((3, steps), 7)}
+        if mode != "given":
+            plain = "greedy" if mode == "ensemble" else mode
+            options = options_of(plain, eos=[], max_new_tokens=steps, attentions=True, **penalties)
+        before = cpu_kernels.allocations()
+        found = cpu_kernels.decode_sequences(model, sources, more=more, **options)
+        counts.append(cpu_kernels.allocations() - before)
+        assert (found["lengths"] == steps).all()
+    assert counts[0] > 10  # it does count
+    assert counts[1] == counts[0]
+
+
+def test_histories_grow_past_the_room_for_them(cpu_kernels, rng):
+    """Past 4096 steps: what was there before is still banned from coming again."""
+    model, sources = problem(rng, "float32", 1, V=97, cell="rnn_tanh")
+    options = {"eos": [], "max_new_tokens": 4300, "no_repeat_ngram_size": 2, "slots": 2}
+    found = cpu_kernels.decode_sequences(model, sources, mode=BEAM, results=2, **options)
+    for row in found["tokens"]:
+        pairs = set(itertools.pairwise(row.tolist()))
+        assert len(pairs) == len(row) - 1 == 4299
+
+
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("steps", [33, 70])
-def test_long_rows(cpu_kernels, rng, mode, steps):
-    """Traces and histories grow past 32 and 64 steps."""
+def test_long_rows(cpu_kernels, rng, mode):
+    steps = 70
     model, sources = problem(rng, "float64", 2, V=97, context="attention")
     options = options_of(mode, eos=[], max_new_tokens=steps, attentions=True)
     found = check(cpu_kernels, model, sources, **options)

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: MIT
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
+
+FOLDER = Path(__file__).parent
+KERNELS = FOLDER.parents[1] / "csrc" / "kernels"
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
@@ -62,3 +67,31 @@ def test_unknown_isa_is_said(cpu_kernels):
     assert "SEQ2SEQ_EXT_CPU_ISA" in done.stderr
     assert "avx512, avx2, baseline" in done.stderr
     assert "'mmx'" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the compiler's libtsan")
+@pytest.mark.parametrize("barrier", [1, 0])
+def test_the_team_under_the_thread_sanitizer(tmp_path, barrier):
+    """Pool, hand-over and barriers; without barriers it finds the races that are then there."""
+    compiler = os.environ.get("CXX", "c++").split()
+    if shutil.which(compiler[0]) is None or "LD_PRELOAD" in os.environ:
+        pytest.skip("needs a compiler, and no other sanitizer")
+    program = tmp_path / "team_races"
+    sources = [FOLDER / "team_races.cpp", KERNELS / "common" / "runtime.cpp"]
+    options = ["-std=c++17", "-O1", "-g1", "-fsanitize=thread", "-pthread", f"-DBARRIER={barrier}"]
+    built = subprocess.run(
+        [*compiler, *options, f"-I{KERNELS}", *map(str, sources), "-o", str(program)],
+        capture_output=True,
+        text=True,
+    )
+    if "tsan" in built.stderr:
+        pytest.skip("there is no libtsan")
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run([program], capture_output=True, text=True, timeout=300)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("the sanitizer does not run on this kernel")
+    if barrier:
+        assert done.stdout == "done\n", done.stderr[-3000:]
+        assert "WARNING" not in done.stderr
+    else:
+        assert "data race" in done.stderr

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from seq2seq_ext import ops
-from seq2seq_ext.generation import native
-from tests.generation.models import EOS, KINDS, make, sources
+from seq2seq_ext.generation import native, support
+from tests.generation.models import ALL_KINDS, EOS, make, sources
 from tests.ops.cases import device_of
 
 BACKENDS = ("cuda_host", pytest.param("cuda", marks=pytest.mark.cuda))
@@ -28,9 +28,9 @@ def model_of(kind=4, cell="lstm", dtype=torch.float32, vocab=V, hidden=36, embed
         sizes["bidirectional"] = hidden % 2 == 0
         sizes["eos"] = EOS if vocab > max(EOS) else min(2, vocab - 1)
         sizes["bos_token_id"] = min(1, vocab - 1)
-        if KINDS[kind].get("tied_embeddings"):
+        if ALL_KINDS[kind].get("tied_embeddings"):
             sizes["embedding_size"] = hidden
-        return make(dtype, vocab, cell=cell, **{**sizes, **KINDS[kind]})
+        return make(dtype, vocab, cell=cell, **{**sizes, **ALL_KINDS[kind]})
 
 
 def batch_of(rows=5, vocab=V):
@@ -50,7 +50,7 @@ def only_the_loop():
     with pytest.MonkeyPatch.context() as patch:
         decode = ops.kernels.decode
         patch.setattr(ops.kernels, "decode", lambda *a: (calls.append(1), decode(*a))[1])
-        patch.setitem(native._DTYPES, "cpu", DTYPES)  # the CPU's own loop takes no float16
+        patch.setitem(support._DTYPES, "cpu", DTYPES)  # the CPU's own loop takes no float16
         yield
     assert calls == [1]
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from seq2seq_ext import _backend
-from seq2seq_ext.generation import native
 from seq2seq_ext.generation.predictor import Predictor
-from tests.generation.models import EOS, KINDS
+from seq2seq_ext.generation.support import problem_of
+from tests.generation.models import ALL_KINDS, EOS
 from tests.ops.cases import dtype_name
 from tests.ops.decode_loop import (
     BACKENDS,
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-@pytest.mark.parametrize("kind", range(len(KINDS)))
+@pytest.mark.parametrize("kind", range(len(ALL_KINDS)))
 def test_models(module, backend, kind, cell, dtype):
     way = [{}, BEAMS, {**SAMPLES, "top_k": 5}][(kind + len(cell)) % 3]
     found = compare(backend, model_of(kind, cell, dtype), batch_of(4), **way)
@@ -200,9 +200,9 @@ def test_what_is_left_to_python(module, backend, monkeypatch):
     monkeypatch.setattr(_backend, "problem_of", lambda device: None)
     predictor = Predictor([model])
     config = model.generation_config
-    assert native.Decode.takes(predictor, config)
-    assert not native.Decode.takes(predictor, config, print)
-    assert not native.Decode.takes(predictor, config.replace(output_scores=True))
-    assert not native.Decode.takes(Predictor([model, model]), config)
+    assert problem_of(predictor, config) is None
+    assert "callback" in problem_of(predictor, config, print)
+    assert "output_scores" in problem_of(predictor, config.replace(output_scores=True))
+    assert "ensemble" in problem_of(Predictor([model, model]), config)
     words = [torch.arange(4), torch.arange(5)]
-    assert not native.Decode.takes(Predictor([model], shortlist=words), config)
+    assert "shortlists" in problem_of(Predictor([model], shortlist=words), config)

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seq2seq_ext.generation import native
-from tests.generation.models import EOS, KINDS
+from tests.generation.models import ALL_KINDS, EOS
 from tests.ops.cases import dtype_name
 from tests.ops.decode_loop import (
     BACKENDS,
@@ -123,7 +123,7 @@ OPTIONS = st.fixed_dictionaries(
 
 
 @given(
-    kind=st.integers(0, len(KINDS) - 1),
+    kind=st.integers(0, len(ALL_KINDS) - 1),
     dtype=st.sampled_from(DTYPES),
     way=WAYS,
     options=OPTIONS,
@@ -132,7 +132,6 @@ OPTIONS = st.fixed_dictionaries(
 @settings(
     max_examples=50,
     deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_options_in_any_combination(module, backend, kind, dtype, way, options, allow):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from seq2seq_ext import ops, reference
 from tests.ops.cases import CELLS, KERNELS, Case, make, solve
 
-bounded = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+bounded = settings(max_examples=60, deadline=None, database=None)
 
 
 @st.composite

@@ -56,6 +56,7 @@ class VocabPart final : public decode::VocabPart {
       best_.push_back(owned_.back().get());
     }
     if (most.task == VocabTask::kNucleus) nuclei_.resize(most.B);
+    for (decode::Nucleus& nucleus : nuclei_) nucleus.reserve(most.V);
   }
 
   void run(const Member& member) override {
@@ -246,10 +247,15 @@ class VocabPart final : public decode::VocabPart {
 
   void finish_row(int64_t b, const Member& member) {
     decode::Candidates& out = candidates[b] = {};
-    const SoftmaxPart<T> all =
+    SoftmaxPart<T> all =
         merge_parts(maxima_.data() + b * parts_, sums_.data() + b * parts_, parts_);
     out.finite = all.sum > T(0);  // else: a NaN, a +inf, or nothing but -inf
-    const double log_sum = std::log(static_cast<double>(all.sum));
+    double log_sum = std::log(static_cast<double>(all.sum));
+    if (params.normalizers != nullptr) {
+      all.max = static_cast<T>(params.normalizers[b].max);
+      log_sum = params.normalizers[b].log_sum;
+      out.finite = out.finite && !std::isnan(log_sum);
+    }
     if (params.all) to_log_probs(b, all.max, out.finite ? log_sum : std::nan(""));
     if (params.all) partitions[b] = all.max + log_sum;
     if (!out.finite) return;

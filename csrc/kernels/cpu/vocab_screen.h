@@ -6,30 +6,27 @@
 // Cauchy-Schwarz. So every logit is known to lie within an interval, and only words whose interval
 // reaches the K-th largest lower end can be among the K best. Those few are computed from the
 // unquantised weights: the words found, and their logits, are those that VocabPart finds by panels,
-// to the bit. The sum of exponentials takes the quantised logits of all other words, so a
-// log-probability is off by less than the mean error of those, weighed by their probability.
+// to the bit. The sum of exponentials takes the quantised logits of all words but those that might
+// be the very best before constraints: it is the same whatever is wanted of the row, so a token has
+// one log-probability however it is found, or given. That is off by less than the mean error of
+// those words, weighed by their probability.
 #pragma once
 
 // This comes before what is compiled for the ISA (target.h).
 #include "cpu/vocab_part.h"
 #include "cpu/vocab_rescore.h"
 #include "cpu/vocab_screen_tile.h"
+#include "cpu/vocab_survivors.h"
 
 namespace seq2seq_ext::kernels::cpu::SEQ2SEQ_EXT_ISA {
 namespace {
-
-// A word that might be among the K best.
-struct Survivor {
-  float upper, quantised;  // its logit is at most `upper`, after constraints; that of the screen
-  int32_t word;
-};
 
 template <class S>
 class VocabScreen final : public decode::VocabPart {
  public:
   static constexpr int kLanes = Vec<float>::kLanes;
-  static constexpr int64_t kMostSurvivors = 1024;  // of a row and a thread; else all are computed
   static constexpr double kLeastShare = 1.0 / 64;
+  static constexpr float kAll = Bounds::kAll, kNone = Bounds::kNone;
 
   VocabScreen(const decode::VocabPartParams& most, int threads)
       : decode::VocabPart(most),
@@ -43,17 +40,18 @@ class VocabScreen final : public decode::VocabPart {
         rows_(std::max<int64_t>(most.B, threads)),
         maxima_(most.B * parts_),
         sums_(most.B * parts_),
-        counts_(int64_t{threads} * most.B),
-        survivors_(int64_t{threads} * most.B * kMostSurvivors),
+        tops_(int64_t{threads} * most.B),
+        survivors_(most.B, threads),
         work_(int64_t{threads} * threads * most.K),
         lower_(int64_t{threads} * most.K),
         lower_words_(int64_t{threads} * most.K),
         tokens_(most.B * most.K),
         scores_(most.B * most.K),
         log_probs_(most.B * most.K) {
+    normalizers.resize(most.B);
     for (int64_t b = 0; b < most.B; ++b) {
       for (int64_t j = blocks_; j < parts_; ++j) {
-        maxima_[b * parts_ + j] = -std::numeric_limits<float>::infinity();
+        maxima_[b * parts_ + j] = kNone;
         sums_[b * parts_ + j] = 0;
       }
     }
@@ -72,7 +70,8 @@ class VocabScreen final : public decode::VocabPart {
     }
     if (params.B == 1) quantise(0, member.index);
     best_[member.index]->reset(params.B);
-    std::fill_n(counts_.data() + member.index * params.B, params.B, int64_t{0});
+    survivors_.reset(params.B, member);
+    std::fill_n(tops_.data() + member.index * params.B, params.B, kNone);
     if (params.B > 1) member.barrier->wait();
     queue_.share_out(blocks_, member, [&](int64_t j) { block(j, member); });
     member.barrier->wait();
@@ -114,16 +113,35 @@ class VocabScreen final : public decode::VocabPart {
     maxima_[b * parts_ + block] = part.max;
     sums_[b * parts_ + block] = part.sum;
     const RowConstraints* c = constraints(b);
-    if (c != nullptr && c->forced >= 0) return;
-    if (c != nullptr) constrain(*c, block, lower, upper);
+    if (c != nullptr) return constrained_row(*c, b, block, logits, lower, upper, member);
     TopK<float>& best = *best_[member.index];
     const auto look = [&](int64_t i) {
-      if (i >= count || upper[i] == -std::numeric_limits<float>::infinity()) return;
+      if (i >= count) return;
       if (best.wants(b, lower[i])) best.offer(b, lower[i], v + i);
-      if (best.full(b) && upper[i] < best.worst(b)) return;
-      keep(b, {upper[i], logits[i], static_cast<int32_t>(v + i)}, best, member);
+      const Bounds wanted{best.least(b), kAll};  // the sum's are among them
+      const Survivor survivor{upper[i], upper[i], logits[i], static_cast<int32_t>(v + i)};
+      if (wanted.chosen(survivor)) survivors_.keep(b, params.B, survivor, wanted, member);
     };
     each_not_below(best.least(b), upper, kBlock, look);
+  }
+
+  void constrained_row(const RowConstraints& c, int64_t b, int64_t block, const float* logits,
+                       float* lower, float* upper, const Member& member) {
+    const int64_t v = block * kBlock, count = std::min(kBlock, params.V - v);
+    alignas(64) float plain[kBlock];
+    std::copy_n(upper, kBlock, plain);
+    float& most = tops_[member.index * params.B + b];
+    most = std::max(most, max_of(lower, kBlock));
+    constrain(c, block, lower, upper);
+    TopK<float>& best = *best_[member.index];
+    const bool overtaken = best.full(b) && max_of(upper, kBlock) < best.worst(b);
+    if (overtaken && max_of(plain, kBlock) < most) return;
+    for (int64_t i = 0; i < count; ++i) {
+      if (upper[i] != kNone && best.wants(b, lower[i])) best.offer(b, lower[i], v + i);
+      const Bounds wanted{best.least(b), most};
+      const Survivor survivor{upper[i], plain[i], logits[i], static_cast<int32_t>(v + i)};
+      if (wanted.take(survivor)) survivors_.keep(b, params.B, survivor, wanted, member);
+    }
   }
 
   // A block's screened logits, and between which ends the true ones lie; -inf past the last word.
@@ -145,22 +163,26 @@ class VocabScreen final : public decode::VocabPart {
       store<float>(upper + i, logit + error);
     }
     for (int64_t i = std::min(kBlock, params.V - v); i < kBlock; ++i) {
-      logits[i] = lower[i] = upper[i] = -std::numeric_limits<float>::infinity();
+      logits[i] = lower[i] = upper[i] = kNone;
     }
   }
 
-  // Bans, and penalties on both ends of an interval.
+  // Bans, and penalties on both ends of an interval; a forced word's stays as it is.
   void constrain(const RowConstraints& c, int64_t block, float* lower, float* upper) const {
     const int64_t first = block * kBlock, last = std::min(first + kBlock, params.V);
+    if (c.forced >= 0) {
+      for (int64_t i = 0; i < kBlock; ++i) {
+        if (first + i != c.forced) lower[i] = upper[i] = kNone;
+      }
+      return;
+    }
     const auto each = [first, last](const std::vector<int64_t>& words, const auto& body) {
       for (auto i = std::lower_bound(words.begin(), words.end(), first);
            i != words.end() && *i < last; ++i) {
         body(*i - first);
       }
     };
-    const auto ban = [&](int64_t i) {
-      lower[i] = upper[i] = -std::numeric_limits<float>::infinity();
-    };
+    const auto ban = [&](int64_t i) { lower[i] = upper[i] = kNone; };
     each(c.seen, [&](int64_t i) {
       // Rounding once more, so the ends move a little further out.
       const double low = decode::penalize(lower[i], params.repetition_penalty);
@@ -172,22 +194,6 @@ class VocabScreen final : public decode::VocabPart {
       if (c.banned[(first + i) / 32] >> ((first + i) % 32) & 1) ban(i);
     }
     each(c.also_banned, ban);
-  }
-
-  void keep(int64_t b, const Survivor& survivor, const TopK<float>& best, const Member& member) {
-    const int64_t at = member.index * params.B + b;
-    int64_t& count = counts_[at];
-    Survivor* const list = survivors_.data() + at * kMostSurvivors;
-    if (count == kMostSurvivors) {  // some have been overtaken since
-      count = std::remove_if(list, list + count,
-                             [&](const Survivor& s) { return s.upper < best.worst(b); }) -
-              list;
-    }
-    if (count >= kMostSurvivors) {
-      count = kMostSurvivors + 1;  // from now on: all words
-    } else {
-      list[count++] = survivor;
-    }
   }
 
   // Words whose logits are to be computed from the unquantised weights, a vector at a time.
@@ -204,6 +210,7 @@ class VocabScreen final : public decode::VocabPart {
 
   void finish_row(int64_t b, const Member& member) {
     decode::Candidates& out = candidates[b] = {};
+    normalizers[b] = {0, std::nan("")};
     out.finite = rows_[place(b, member)].finite;
     if (!out.finite) return;
     SoftmaxPart<float> all =
@@ -213,6 +220,7 @@ class VocabScreen final : public decode::VocabPart {
     double sum = all.sum;
     const RowConstraints* c = constraints(b);
     const bool forced = c != nullptr && c->forced >= 0;
+    const Bounds wanted = bounds(b, member);
     Pending pending;
     const auto flush = [&] {
       int64_t words[kLanes];
@@ -220,8 +228,11 @@ class VocabScreen final : public decode::VocabPart {
       for (int i = 0; i < pending.count; ++i) words[i] = pending.survivors[i].word;
       exact(b, words, pending.count, member, logits);
       for (int i = 0; i < pending.count; ++i) {
-        const double quantised = pending.survivors[i].quantised;
-        sum += std::exp(double(logits[i]) - all.max) - std::exp(quantised - all.max);
+        const Survivor& s = pending.survivors[i];
+        if (wanted.summed(s)) {
+          sum += std::exp(double(logits[i]) - all.max) - std::exp(double(s.quantised) - all.max);
+        }
+        if (!wanted.chosen(s)) continue;
         top.offer(0, forced ? logits[i] : constrained(b, words[i], logits[i]), words[i]);
       }
       pending.count = 0;
@@ -230,12 +241,9 @@ class VocabScreen final : public decode::VocabPart {
       pending.survivors[pending.count++] = survivor;
       if (pending.count == kLanes) flush();
     };
-    if (forced) {
-      screen_again(b, c->forced / kBlock, member, [&](int64_t v, float logit, float upper) {
-        if (v == c->forced) take({upper, logit, static_cast<int32_t>(v)});
-      });
-    } else {
-      for_survivors(b, member, take);
+    const auto fetch = [&](int64_t word) { rescore_.fetch(params.weight, word); };
+    if (!survivors_.each(b, params.B, wanted, member, fetch, take)) {
+      for_all(b, wanted, member, take);
     }
     if (pending.count > 0) flush();
     // Where most of the screen's sum was taken away again, what is left of it is rounding.
@@ -246,7 +254,8 @@ class VocabScreen final : public decode::VocabPart {
     }
     out.finite = sum > 0;
     if (!out.finite) return;
-    fill(b, top, all.max, std::log(sum), member, &out);
+    normalizers[b] = {all.max, std::log(sum)};
+    fill(b, top, all.max, normalizers[b].log_sum, member, &out);
   }
 
   // A seen word's logit after the penalty; what it was is kept.
@@ -259,45 +268,30 @@ class VocabScreen final : public decode::VocabPart {
     return static_cast<float>(decode::penalize(logit, params.repetition_penalty));
   }
 
-  // By ascending word, whichever thread has found them.
-  template <class Take>
-  void for_survivors(int64_t b, const Member& member, const Take& take) {
+  // Once all words have been seen.
+  Bounds bounds(int64_t b, const Member& member) {
     Candidate<float>* const work = work_.data() + int64_t{member.index} * threads_ * params.K;
     float* const lower = lower_.data() + member.index * params.K;
     int64_t* const words = lower_words_.data() + member.index * params.K;
     const int64_t count = TopK<float>::merge(best_.data(), member.size, b, work, lower, words);
-    const float least =
-        count < params.K ? -std::numeric_limits<float>::infinity() : lower[params.K - 1];
-    Survivor* const first = survivors_.data() + b * kMostSurvivors;  // of the first thread
-    int64_t total = 0;
-    for (int i = 0; i < member.size; ++i) {
-      const int64_t found = counts_[i * params.B + b];
-      if (found > kMostSurvivors) return for_all(b, least, member, take);
-      Survivor* const list = survivors_.data() + (i * params.B + b) * kMostSurvivors;
-      for (int64_t j = 0; j < found; ++j) {
-        if (list[j].upper < least) continue;
-        if (total == kMostSurvivors) return for_all(b, least, member, take);
-        first[total++] = list[j];  // never past what has been read of the first thread's
-      }
-    }
-    std::sort(first, first + total,
-              [](const Survivor& a, const Survivor& b) { return a.word < b.word; });
-    for (int64_t j = 0; j < total; ++j) rescore_.fetch(params.weight, first[j].word);
-    for (int64_t j = 0; j < total; ++j) take(first[j]);
+    const float least = count < params.K ? kNone : lower[params.K - 1];
+    if (constraints(b) == nullptr) return {least, count == 0 ? kNone : lower[0]};
+    float most = kNone;
+    for (int i = 0; i < member.size; ++i) most = std::max(most, tops_[i * params.B + b]);
+    return {least, most};
   }
 
-  // Too many for the lists: every word that may be chosen, screened again.
+  // Too many for the lists: every word that is wanted, screened again.
   template <class Take>
-  void for_all(int64_t b, float least, const Member& member, const Take& take) {
+  void for_all(int64_t b, const Bounds& wanted, const Member& member, const Take& take) {
     for (int64_t index = 0; index < blocks_; ++index) {
-      screen_again(b, index, member, [&](int64_t v, float logit, float upper) {
-        if (upper == -std::numeric_limits<float>::infinity() || upper < least) return;
-        take({upper, logit, static_cast<int32_t>(v)});
+      screen_again(b, index, member, [&](const Survivor& survivor) {
+        if (wanted.take(survivor)) take(survivor);
       });
     }
   }
 
-  // body(word, logit, the upper end after constraints) for a block of one row.
+  // body(survivor) for every word of a block of one row.
   template <class Body>
   void screen_again(int64_t b, int64_t index, const Member& member, const Body& body) {
     alignas(64) int32_t sums[kBlock];
@@ -306,15 +300,19 @@ class VocabScreen final : public decode::VocabPart {
                    quantised_.data() + place(b, member) * quads_ * 4, 0, {0, 1}, sums, kBlock);
     alignas(64) float logits[kBlock], lower[kBlock], upper[kBlock];
     intervals(rows_[place(b, member)], v, sums, logits, lower, upper);
+    alignas(64) float plain[kBlock];
+    std::copy_n(upper, kBlock, plain);
     if (const RowConstraints* c = constraints(b)) constrain(*c, index, lower, upper);
-    for (int64_t i = 0; i < count; ++i) body(v + i, logits[i], upper[i]);
+    for (int64_t i = 0; i < count; ++i) {
+      body(Survivor{upper[i], plain[i], logits[i], static_cast<int32_t>(v + i)});
+    }
   }
 
   // VocabPart's, to the bit.
   SoftmaxPart<float> exact_softmax(int64_t b, const Member& member) {
     for (int64_t index = 0; index < blocks_; ++index) {
       alignas(64) float logits[kBlock];
-      std::fill(logits, logits + kBlock, -std::numeric_limits<float>::infinity());
+      std::fill(logits, logits + kBlock, kNone);
       const int64_t first = index * kBlock, last = std::min(first + kBlock, params.V);
       for (int64_t v = first; v < last; v += kLanes) {
         int64_t words[kLanes];
@@ -353,11 +351,11 @@ class VocabScreen final : public decode::VocabPart {
   const int64_t blocks_, parts_, quads_;
   const GroupedRows<S, 1> hidden_;  // (B)
   const VocabRescore<S> rescore_;
-  ScratchArray<int8_t> quantised_;       // (B, quads, 4)
-  ScratchArray<ScreenedRow> rows_;       // (B)
-  ScratchArray<float> maxima_, sums_;    // (B, parts): softmax_part of each block, screened
-  ScratchArray<int64_t> counts_;         // (threads, B)
-  ScratchArray<Survivor> survivors_;     // (threads, B, kMostSurvivors)
+  ScratchArray<int8_t> quantised_;     // (B, quads, 4)
+  ScratchArray<ScreenedRow> rows_;     // (B)
+  ScratchArray<float> maxima_, sums_;  // (B, parts): softmax_part of each block, screened
+  ScratchArray<float> tops_;           // (threads, B): the largest lower end before constraints
+  Survivors survivors_;
   ScratchArray<Candidate<float>> work_;  // (threads, threads, K): for merging
   ScratchArray<float> lower_;            // (threads, K)
   ScratchArray<int64_t> lower_words_;    // (threads, K)

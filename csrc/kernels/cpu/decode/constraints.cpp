@@ -46,6 +46,16 @@ Constraints::Constraints(const DecodeOptions& options, int64_t batch, int64_t nu
   any_ = needs_history_ || !late_.empty() || !early_.empty() || options.prefix != nullptr;
 }
 
+void RowConstraints::reserve(int64_t words) {
+  also_banned.reserve(words);
+  seen.reserve(words);
+  seen_logits.reserve(words);
+}
+
+int64_t Constraints::room(int64_t steps) const {
+  return needs_history_ ? steps + static_cast<int64_t>(options_.phrases.size()) : 0;
+}
+
 // What a row may never choose.
 void Constraints::mark(int64_t row, int64_t num_words, uint32_t* late) {
   for (int64_t token : options_.banned) {

@@ -17,6 +17,8 @@ struct RowConstraints {
   std::vector<int64_t> seen;         // words whose logits the repetition penalty changes
   int64_t forced = -1;               // the only word that is allowed, whatever is banned; -1: any
   std::vector<double> seen_logits;   // (seen): what these were; whoever changes them keeps it here
+
+  void reserve(int64_t words);
 };
 
 class Constraints {
@@ -27,6 +29,9 @@ class Constraints {
 
   // Whether `history` is read.
   bool needs_history() const { return needs_history_; }
+
+  // What a row's vectors may hold after so many steps.
+  int64_t room(int64_t steps) const;
 
   // Whether anything at all may be constrained.
   bool any() const { return any_; }

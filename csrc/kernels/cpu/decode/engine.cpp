@@ -21,6 +21,7 @@ namespace {
 
 constexpr int64_t kMinWorkPerThread = 64 << 10;      // multiply-adds of a step
 constexpr std::chrono::milliseconds kAskEvery{100};  // whether to go on
+constexpr int64_t kMostRoom = 4096;  // steps that room is made for; more of them allocate some
 
 struct Row {
   int64_t source, slot;
@@ -40,6 +41,8 @@ class Engine {
         strategy_(make_strategy(options_, units(), plan_.words)),
         constraints_(options_, sources_.B, model_.V, model_.tokens),
         rows_most_(rows()),
+        room_(std::min(kMostRoom, options_.mode == DecodeMode::kGiven ? options_.given_size
+                                                                      : options_.max_new_tokens)),
         threads_(threads(members, runtime)),
         models_(members, plan_, kernels, runtime, threads_),
         place_(options_.slots),
@@ -57,7 +60,9 @@ class Engine {
     for (Chooser& chooser : choosers_) {
       chooser.candidates.resize(options_.slots);
       chooser.weights.resize(options_.slots);
+      chooser.found.resize(options_.results);
     }
+    for (RowConstraints& row : row_constraints_) row.reserve(constraints_.room(room_));
     if (options_.coverage_penalty != 0 && options_.mode == DecodeMode::kBeam) {
       wide_weights_.resize(rows_most_ * sources_.S);
     }
@@ -198,7 +203,7 @@ class Engine {
   // Returns whether the source has any row.
   bool enter(int64_t source, int64_t place) {
     Trace& trace = traces_[source];
-    trace.begin(options_.slots, constraints_.needs_history(), kept_.S + kept_.P + kept_.C,
+    trace.begin(options_.slots, room_, constraints_.needs_history(), kept_.S + kept_.P + kept_.C,
                 kept_.score_bytes);
     strategy_->begin(source, trace.last());
     models_.enter(plan_.source(source), place);
@@ -208,7 +213,7 @@ class Engine {
       add_row(source, slot, place);
       any = true;
     }
-    if (!any) finish(source);
+    if (!any) finish(source, choosers_[0].found);
     return any;
   }
 
@@ -269,24 +274,25 @@ class Engine {
     }
   }
 
-  // One a thread: what a source's slots found.
+  // One a thread: what a source's slots found, and in the end the source.
   struct Chooser {
     std::vector<const Candidates*> candidates;
     std::vector<const double*> weights;
+    std::vector<Hypothesis> found;
   };
 
   void choose_for(int64_t first, int64_t end, Chooser& chooser) {
-    auto& [candidates, weights] = chooser;
+    auto& [candidates, weights, found] = chooser;
     const int64_t source = rows_[first].source;
     Trace& trace = traces_[source];
     std::fill(candidates.begin(), candidates.end(), nullptr);
     std::fill(weights.begin(), weights.end(), nullptr);
     for (int64_t i = first; i < end; ++i) {
       const int64_t slot = rows_[i].slot;
-      Candidates& found = models_.vocab().candidates[i];
-      if (rows_[i].given && found.finite) found = outside();
-      if (!found.finite) trace.note_undefined(slot);
-      candidates[slot] = &found;
+      Candidates& row = models_.vocab().candidates[i];
+      if (rows_[i].given && row.finite) row = outside();
+      if (!row.finite) trace.note_undefined(slot);
+      candidates[slot] = &row;
       keep_extras(i, trace.extras(slot));
       if (kept_.score_bytes > 0) keep_scores_of(i, trace.scores(slot));
       if (!wide_weights_.empty()) {
@@ -300,7 +306,7 @@ class Engine {
     const bool live = std::any_of(choices, choices + options_.slots,
                                   [](const Choice& choice) { return choice.live; });
     if (report_.wanted()) report_.note(source, choices, candidates.data(), live);
-    if (!live) finish(source);
+    if (!live) finish(source, found);
   }
 
   // -- what is kept and told besides -------------------------------------------------------------
@@ -327,8 +333,7 @@ class Engine {
     return {true, false, 1, &token, &impossible, &impossible, 0};
   }
 
-  void finish(int64_t source) {
-    std::vector<Hypothesis> found(options_.results);
+  void finish(int64_t source, std::vector<Hypothesis>& found) {
     strategy_->finish(source, found.data());
     traces_[source].follow(found, options_.mode == DecodeMode::kBeam);
     traces_[source].release();
@@ -343,6 +348,7 @@ class Engine {
   const std::unique_ptr<Strategy> strategy_;
   const Constraints constraints_;
   const int64_t rows_most_;
+  const int64_t room_;  // steps
   const int threads_;
   Models models_;
 

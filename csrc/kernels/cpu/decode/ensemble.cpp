@@ -67,6 +67,7 @@ class Ensemble final : public VocabPart {
       best_.push_back(owned_.back().get());
     }
     if (most.task == VocabTask::kNucleus) nuclei_.resize(most.B);
+    for (Nucleus& nucleus : nuclei_) nucleus.reserve(most.V);
     log_probs = all_.data();
     log_probs_stride = stride_;
   }
@@ -207,7 +208,7 @@ class Ensemble final : public VocabPart {
     Candidates& out = candidates[b] = {};
     out.finite = finite(b);
     if (!out.finite) return;
-    if (params.task == VocabTask::kForced) return given(b, &out);
+    if (params.task == VocabTask::kForced) return given(b, member, &out);
     const RowConstraints* c = constraints(b);
     const T* const all = all_.data() + b * stride_;
     if (c != nullptr && c->forced >= 0) {
@@ -239,13 +240,13 @@ class Ensemble final : public VocabPart {
   }
 
   // The word that each of the parts was given.
-  void given(int64_t b, Candidates* out) {
-    std::vector<double> rows(models_ * kBlock);
-    for (int64_t m = 0; m < models_; ++m) rows[m * kBlock] = *parts_[m]->candidates[b].log_probs;
-    combine(reinterpret_cast<Rows>(rows.data()), models_, 1, log_probabilities_);
+  void given(int64_t b, const Member& member, Candidates* out) {
+    const Rows rows = reinterpret_cast<Rows>(rows_.data() + member.index * models_ * kBlock);
+    for (int64_t m = 0; m < models_; ++m) rows[m][0] = *parts_[m]->candidates[b].log_probs;
+    combine(rows, models_, 1, log_probabilities_);
     out->count = 1;
     tokens_[b] = *parts_[0]->candidates[b].tokens;
-    scores_[b] = log_probs_[b] = static_cast<T>(rows[0]);
+    scores_[b] = log_probs_[b] = static_cast<T>(rows[0][0]);
     out->tokens = tokens_.data() + b;
     out->scores = scores_.data() + b;
     out->log_probs = log_probs_.data() + b;

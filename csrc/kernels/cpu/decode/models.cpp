@@ -34,6 +34,13 @@ Models::Models(const std::vector<DecodeMember>& members, const Plan& plan,
       parts_.emplace_back(kernels.make_vocab_screen(v, threads));
       continue;
     }
+    if (plan.normalized()) {
+      VocabPartParams best = plan.vocab(*model);
+      best.task = VocabTask::kBest;
+      best.K = 1;
+      normalizer_.reset(kernels.make_vocab_screen(best, threads));
+      v.normalizers = normalizer_->normalizers.data();
+    }
     v.in_panels = model->layer_panels != nullptr;
     packed_.emplace_back();
     if (v.lists == nullptr) v.panels = output_panels(*model, kernels, runtime, &packed_.back());
@@ -73,6 +80,10 @@ void Models::set_rows(const StepRows& rows) {
     stacks_[m]->set_rows(rows.count, rows.from, rows.source);
     point(parts_[m].get());
     parts_[m]->params.features = stacks_[m]->features();
+  }
+  if (normalizer_ != nullptr) {
+    normalizer_->params.B = rows.count;
+    normalizer_->params.features = stacks_[0]->features();
   }
   if (ensemble_ == nullptr) return;
   point(ensemble_.get());

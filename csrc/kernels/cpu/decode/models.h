@@ -39,7 +39,10 @@ class Models {
   // By everybody of the team: see Stack. Barriers stand between the three and behind.
   void prepare(const Member& member);
   void run_layers(const Member& member);
-  void run_vocab(const Member& member) { vocab().run(member); }
+  void run_vocab(const Member& member) {
+    if (normalizer_ != nullptr) normalizer_->run(member);
+    vocab().run(member);
+  }
 
   // After a run: candidates, log-probabilities.
   VocabPart& vocab() { return ensemble_ != nullptr ? *ensemble_ : *parts_[0]; }
@@ -55,6 +58,8 @@ class Models {
   std::vector<std::unique_ptr<Stack>> stacks_;
   std::vector<std::unique_ptr<ScratchArray<char>>> packed_;  // panels made for the call
   std::vector<std::unique_ptr<VocabPart>> parts_;
+  // The screen's sums, where it does not choose: a token's log-probability is the same either way.
+  std::unique_ptr<VocabPart> normalizer_;
   std::unique_ptr<VocabPart> ensemble_;
 };
 

@@ -13,6 +13,14 @@ namespace {
 constexpr double kMargin = 1e-9;
 constexpr int64_t kFirstWords = 256;
 
+// As results are. GCC 12 would make vectors of a pair of these, and leave the rounding out.
+template <class T>
+double rounded_to(double x) {
+  T y = static_cast<T>(x);
+  asm("" : "+m"(y));
+  return y;
+}
+
 }  // namespace
 
 template <class T>
@@ -27,11 +35,18 @@ Scored scored(int64_t word, T value, T max, double log_sum, const RowConstraints
       const double plain =
           constraints->forced >= 0 ? value : constraints->seen_logits[found - seen.begin()];
       const double penalized = penalize(plain, repetition_penalty);
-      return {static_cast<T>(log_prob(penalized)), static_cast<T>(log_prob(plain))};
+      return {rounded_to<T>(log_prob(penalized)), rounded_to<T>(log_prob(plain))};
     }
   }
-  const double both = static_cast<T>(log_prob(value));
+  const double both = rounded_to<T>(log_prob(value));
   return {both, both};
+}
+
+void Nucleus::reserve(int64_t V) {
+  words_.reserve(V);
+  tokens_.reserve(V);
+  scores_.reserve(V);
+  log_probs_.reserve(V);
 }
 
 template <class T>

@@ -25,6 +25,9 @@ Scored scored(int64_t word, T value, T max, double log_sum, const RowConstraints
 // One row's list; its memory stays from step to step.
 class Nucleus {
  public:
+  // Of lists of up to V words, so that list() allocates nothing.
+  void reserve(int64_t V);
+
   // logits: (V) after constraints; tokens: (V) or null. log_probs: (V), where the logits are scores
   // already; max, log_sum and constraints then count for nothing.
   template <class T>

@@ -52,6 +52,11 @@ struct WordList {
   int64_t count = 0;
 };
 
+// The log of a row's sum of exponentials, max + log_sum; NaN: the row's logits are not finite.
+struct Normalizer {
+  double max, log_sum;
+};
+
 struct VocabPartParams {
   DType dtype;
   VocabTask task;
@@ -65,7 +70,8 @@ struct VocabPartParams {
   const DrawKey* keys = nullptr;                       // (B), kDraw
   bool in_panels = false;        // multiplied from panels, of a list packed for each step
   const void* panels = nullptr;  // the weight's; null: there are lists
-  DecodeScreen screen;           // kBest only; without panels: none
+  DecodeScreen screen;           // kBest and kForced only; without panels: none
+  const Normalizer* normalizers = nullptr;  // (B): those of a screen; null: the logits' own
   // (B): each row's own words, rows of the same list together; V is then their most, and `tokens`
   // counts for nothing. null: all V.
   const WordList* lists = nullptr;
@@ -83,6 +89,7 @@ class VocabPart {
   // With params.all: (B, stride) state, the model's of all words. NaN where a row has none.
   const void* log_probs = nullptr;
   int64_t log_probs_stride = 0;
+  std::vector<Normalizer> normalizers;  // (B), of a screen
   std::vector<double> partitions;  // (B): what a row's log-probabilities are less than its logits
 
  protected:

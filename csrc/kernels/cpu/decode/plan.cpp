@@ -76,11 +76,17 @@ WordList Plan::list(int64_t unit) const {
   return {options.shortlist + starts[0], starts[1] - starts[0]};
 }
 
-bool Plan::screened() const {
-  return alone_ && model.screen.panels != nullptr && task == VocabTask::kBest &&
-         model.tokens == nullptr && options.shortlist == nullptr && !options.make_scores &&
-         candidates <= kMostScreened;
+bool Plan::has_screen() const {
+  return alone_ && model.screen.panels != nullptr && model.tokens == nullptr &&
+         options.shortlist == nullptr;
 }
+
+bool Plan::screened() const {
+  const bool few = task == VocabTask::kBest && candidates <= kMostScreened;
+  return has_screen() && (few || task == VocabTask::kForced) && !options.make_scores;
+}
+
+bool Plan::normalized() const { return has_screen() && !screened(); }
 
 VocabPartParams Plan::vocab(const DecodeModel& model) const {
   static const WordList kOwn{};  // until there are rows

@@ -27,7 +27,8 @@ class Plan {
   WordList list(int64_t unit) const;
 
   VocabPartParams vocab(const DecodeModel& model) const;
-  bool screened() const;  // whether the words are screened in int8
+  bool screened() const;    // whether the words are screened in int8
+  bool normalized() const;  // whether only their sum is
 
   const DecodeModel& model;
   const DecodeSources& sources;
@@ -43,6 +44,7 @@ class Plan {
   static int64_t most_words(const DecodeModel& model, const DecodeSources& sources,
                             const DecodeOptions& options);
   VocabTask find_task(bool alone) const;
+  bool has_screen() const;
 
   const bool alone_;  // there is one model
   std::vector<int64_t> row_ids_;

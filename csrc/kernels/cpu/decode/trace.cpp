@@ -6,8 +6,6 @@
 namespace seq2seq_ext::kernels::cpu::decode {
 namespace {
 
-constexpr int64_t kFirstSteps = 32;  // room is made for so many, then for twice as many
-
 template <class Values>
 void free(Values& values) {
   Values().swap(values);
@@ -15,15 +13,17 @@ void free(Values& values) {
 
 }  // namespace
 
-void Trace::begin(int64_t slots, bool histories, int64_t extras, int64_t score_bytes) {
+void Trace::begin(int64_t slots, int64_t steps, bool histories, int64_t extras,
+                  int64_t score_bytes) {
   slots_ = slots;
   histories_ = histories;
   width_ = extras;
   score_bytes_ = score_bytes;
-  choices_.reserve((1 + kFirstSteps) * slots);
+  choices_.reserve((1 + steps) * slots);
   choices_.resize(slots);
-  history_size_ = histories ? kFirstSteps : 0;
-  for (auto& tokens : history_) tokens.resize(slots * history_size_);
+  history_size_ = histories ? std::max<int64_t>(steps, 1) : 0;
+  for (auto& tokens : history_) tokens.reset(new int64_t[slots * history_size_]);
+  extras_.reserve((1 + steps) * slots * extras);
   extras_.resize(slots * extras);
   scores_.resize(slots * score_bytes);
 }
@@ -41,17 +41,16 @@ void Trace::advance() {
   if (step_ > history_size_) {  // longer rows, the tokens of each moved to its new place
     const int64_t size = 2 * history_size_;
     for (auto& tokens : history_) {
-      tokens.resize(slots_ * size);
-      for (int64_t slot = slots_ - 1; slot > 0; --slot) {
-        std::copy_backward(tokens.begin() + slot * history_size_,
-                           tokens.begin() + (slot + 1) * history_size_,
-                           tokens.begin() + slot * size + history_size_);
+      std::unique_ptr<int64_t[]> longer(new int64_t[slots_ * size]);
+      for (int64_t slot = 0; slot < slots_; ++slot) {
+        std::copy_n(tokens.get() + slot * history_size_, history_size_, longer.get() + slot * size);
       }
+      tokens = std::move(longer);
     }
     history_size_ = size;
   }
-  const int64_t* before = history_[(step_ - 1) % 2].data();
-  int64_t* now = history_[step_ % 2].data();
+  const int64_t* before = history_[(step_ - 1) % 2].get();
+  int64_t* now = history_[step_ % 2].get();
   for (int64_t slot = 0; slot < slots_; ++slot) {
     const Choice& choice = last()[slot];
     if (!choice.live) continue;
@@ -61,7 +60,7 @@ void Trace::advance() {
 }
 
 const int64_t* Trace::history(int64_t slot) const {
-  return histories_ ? history_[step_ % 2].data() + slot * history_size_ : nullptr;
+  return histories_ ? history_[step_ % 2].get() + slot * history_size_ : nullptr;
 }
 
 double* Trace::extras(int64_t slot) { return extras_.data() + (step_ * slots_ + slot) * width_; }
@@ -105,8 +104,7 @@ void Trace::follow(const std::vector<Hypothesis>& found, bool beam) {
 
 void Trace::release() {
   free(choices_);
-  free(history_[0]);
-  free(history_[1]);
+  for (auto& tokens : history_) tokens.reset();
   free(extras_);
   free(scores_);
 }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "common/decode.h"
@@ -18,8 +19,9 @@ class Trace {
   Trace() = default;
 
   // For the first step. extras: numbers kept of each row of each step; score_bytes: of the scores
-  // that are.
-  void begin(int64_t slots, bool histories, int64_t extras, int64_t score_bytes);
+  // that are. Room is made for `steps`, so that these allocate nothing; scores, which are large,
+  // grow as they come.
+  void begin(int64_t slots, int64_t steps, bool histories, int64_t extras, int64_t score_bytes);
 
   int64_t step() const { return step_; }
   int64_t slots() const { return slots_; }
@@ -62,10 +64,11 @@ class Trace {
  private:
   int64_t slots_ = 0, step_ = 0, width_ = 0, score_bytes_ = 0, history_size_ = 0;
   bool histories_ = false;
-  std::vector<Choice> choices_;      // (1 + steps, slots)
-  std::vector<int64_t> history_[2];  // (slots, history_size), by the parity of the step
-  std::vector<double> extras_;       // (steps, slots, width)
-  std::vector<char> scores_;         // (steps, slots, score_bytes)
+  std::vector<Choice> choices_;  // (1 + steps, slots)
+  // (slots, history_size), by the parity of the step; not touched before it is used.
+  std::unique_ptr<int64_t[]> history_[2];
+  std::vector<double> extras_;  // (steps, slots, width)
+  std::vector<char> scores_;    // (steps, slots, score_bytes)
   std::vector<Row> rows_;
   int64_t undefined_slot_ = -1, undefined_step_ = -1;
 };
