@@ -30,17 +30,6 @@ void clear_unused(const kernels::SequenceForwardParams& params) {
   }
 }
 
-// weights: one direction's w_ih, w_hh and, with a projection, w_hr. Not copied: it is where they
-// are that counts.
-void freeze_weights(const std::vector<Tensor>& weights, bool frozen) {
-  if (weights.size() != 2 && weights.size() != 3) {
-    fail("weights", std::to_string(weights.size()), "w_ih and w_hh, and w_hr or not");
-  }
-  const auto change = frozen ? kernels::cpu::freeze_weights : kernels::cpu::unfreeze_weights;
-  change(weights[0].const_data_ptr(), weights[1].const_data_ptr(),
-         weights.size() == 3 ? weights[2].const_data_ptr() : nullptr);
-}
-
 std::string cpu_isa() { return kernels::cpu::isa_name(); }
 
 }  // namespace
@@ -88,10 +77,19 @@ STABLE_TORCH_LIBRARY_IMPL(SEQ2SEQ_EXT_NAMESPACE, CPU, m) {
   register_decode_ops(m);
   register_loss_ops(m);
   register_decode_sequences(m);
-  m.impl("freeze_weights", TORCH_BOX(&freeze_weights));
 }
 
 // No tensor tells a device here, so it is not registered for one.
 STABLE_TORCH_LIBRARY_IMPL(SEQ2SEQ_EXT_NAMESPACE, CompositeExplicitAutograd, m) {
   m.impl("cpu_isa", TORCH_BOX(&seq2seq_ext::bindings::cpu_isa));
+}
+
+// No op: what is frozen is let go by Python's collector, whatever mode torch is in then, and a mode
+// would catch an op. See cpu/packed_weights.h; called by seq2seq_ext/nn/freezing.py.
+extern "C" __attribute__((visibility("default"))) void seq2seq_ext_freeze_weights(const void* w_ih,
+                                                                                  const void* w_hh,
+                                                                                  const void* w_hr,
+                                                                                  int frozen) {
+  using namespace seq2seq_ext::kernels::cpu;
+  (frozen != 0 ? freeze_weights : unfreeze_weights)(w_ih, w_hh, w_hr);
 }

@@ -71,7 +71,6 @@ REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
       "bool mean_of_logs) -> (Tensor tokens, Tensor lengths, Tensor log_probs, "
       "Tensor ranks, Tensor attentions, Tensor hidden, Tensor contexts, Tensor undefined, "
       "Tensor scores)");
-  m.def("freeze_weights(Tensor[] weights, bool frozen) -> ()");                      // CPU
   m.def("pack_panels(Tensor weight, int gates) -> Tensor");                          // CPU
   m.def("linear_rows(Tensor x, Tensor weight, Tensor? bias, bool tanh) -> Tensor");  // CPU
   m.def("cpu_isa() -> str");

@@ -8,13 +8,15 @@ to 10 % of a call. Frozen layers are spared it.
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
+from seq2seq_ext import _backend
 from seq2seq_ext._routing import HAVE_CPU
 
 Weights = Sequence[Tensor]  # one layer and direction: w_ih, w_hh and, if projected, w_hr
@@ -25,11 +27,12 @@ def freeze(module: M) -> M:
     """Freezes the weights of every `LSTM`, `GRU` and `RNN` in `module`, itself included.
 
     Results do not change, calls under inference get cheaper (CPU; elsewhere nothing happens). A
-    layer whose weights are then changed or replaced, by an optimizer, `load_state_dict`, `copy_`,
-    `to`, is frozen no longer as of its next call, which uses the new weights. What torch does not
-    count as a change goes unnoticed, and outputs remain those of the old weights: writing through
-    `.data`, a NumPy view or another process, and any change at all to a layer in a compiled graph.
-    Call `unfreeze` before, or `freeze` again after it. Copies of a module are not frozen.
+    layer whose weights are then changed, by an optimizer, `load_state_dict`, `copy_`, `to`, is
+    frozen no longer as of its next call, which uses the new weights; other weights in their place
+    (`functional_call`, a new parameter) are never taken for them. What torch does not count as a
+    change goes unnoticed, and outputs remain those of the old weights: writing through `.data`, a
+    NumPy view or another process, and any change at all to a layer in a compiled graph. Call
+    `unfreeze` before, or `freeze` again after it. Copies of a module are not frozen.
 
     Returns:
         module.
@@ -54,7 +57,8 @@ def unfreeze(module: M) -> M:
 def is_frozen(module: nn.Module) -> bool:
     """Whether all such layers in `module` are frozen, with the weights that they have now."""
     return all(
-        layer._frozen is not None and layer._frozen.holds(layer) for layer in _layers(module)
+        layer._frozen is not None and layer._frozen.unchanged() and layer._frozen.is_of(layer)
+        for layer in _layers(module)
     )
 
 
@@ -70,24 +74,22 @@ class Frozen:
                 "counted; make or clone them outside of it"
             )
         # detach: the memory as it is now, whatever the parameter is made to point to later.
-        held = {name: w.detach() for name, w in given.items()}
-        self._seen = [(name, w, w._version, w.data_ptr()) for name, w in held.items()]
-        if HAVE_CPU and all(w.is_cpu for w in held.values()):
-            layers = [[held[name] for name in names] for names in layer.frozen_names()]
-            promised = [ws for ws in layers if all(w.is_contiguous() for w in ws)]
-            _tell(promised, True)
-            weakref.finalize(self, _tell, promised, False).atexit = False
+        self._held = {name: w.detach() for name, w in given.items()}
+        self._versions = [w._version for w in self._held.values()]
+        if HAVE_CPU and all(w.is_cpu for w in self._held.values()):
+            for names in layer.frozen_names():
+                weights = [self._held[name] for name in names]
+                if all(w.is_contiguous() for w in weights):
+                    _tell(weights, True)
+                    weakref.finalize(self, _tell, weights, False).atexit = False
 
-    def holds(self, layer: Any) -> bool:
-        """Whether the layer has the weights still, unchanged as far as torch counts changes."""
-        parameters = layer._parameters  # getattr, for those that are none, takes long
-        for name, held, version, address in self._seen:
-            now = parameters.get(name)
-            if now is None:
-                now = getattr(layer, name)
-            if held._version != version or now.data_ptr() != address:
-                return False
-        return True
+    def unchanged(self) -> bool:
+        """Whether the weights are what they were, as far as torch counts changes."""
+        return [w._version for w in self._held.values()] == self._versions
+
+    def is_of(self, layer: Any) -> bool:
+        """Whether the layer has no other weights."""
+        return all(w.is_set_to(getattr(layer, name)) for name, w in self._held.items())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         return None
@@ -100,9 +102,17 @@ def _nothing() -> None:
     return None
 
 
-def _tell(promised: Sequence[Weights], frozen: bool) -> None:
-    for weights in promised:
-        torch.ops.seq2seq_ext.freeze_weights(list(weights), frozen)
+def _tell(weights: Weights, frozen: bool) -> None:
+    addresses = [w.data_ptr() for w in weights]
+    _function()(*addresses, *[None] * (3 - len(addresses)), frozen)
+
+
+@functools.cache
+def _function() -> Callable[..., None]:
+    # No op of torch's: a mode that is on when a layer is collected would catch it.
+    function = ctypes.CDLL(str(_backend.library_path("cpu"))).seq2seq_ext_freeze_weights
+    function.argtypes, function.restype = [ctypes.c_void_p] * 3 + [ctypes.c_int], None
+    return function
 
 
 def _layers(module: nn.Module) -> list[Any]:

@@ -66,8 +66,12 @@ class _Recurrent(nn.RNNBase):
     def _thaw_if_changed(self) -> None:
         if self._frozen is None or torch.compiler.is_compiling():
             return
-        if not self._frozen.holds(self):
+        if not self._frozen.unchanged():
             self._frozen = None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._frozen = None  # `to` and its like put other memory under the parameters
+        return super()._apply(fn, recurse)
 
     @property
     def _directions(self) -> int:

@@ -9,6 +9,8 @@ import pickle
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call, grad, vmap
 
 from seq2seq_ext import nn as fast
 
@@ -163,6 +165,40 @@ def test_memory_of_a_frozen_layer_that_is_gone_may_be_used_again():
         del layer, theirs
         gc.collect()
     assert len(set(addresses)) < len(addresses), "no memory was used twice: this tested nothing"
+
+
+def test_other_weights_in_their_place(x):
+    """functional_call, also of wrapped tensors: neither taken for the frozen ones nor an end."""
+    layer, other = fast.freeze(fast.LSTM(11, 24)), fast.LSTM(11, 24)
+    before = kept(layer, x)
+    given = dict(other.named_parameters())
+    with torch.inference_mode():
+        assert torch.equal(functional_call(layer, given, (x,))[0], other(x)[0])
+    slopes = grad(lambda p: functional_call(layer, p, (x,))[0].sum())(given)
+    other(x)[0].sum().backward()
+    for name, weight in other.named_parameters():
+        torch.testing.assert_close(slopes[name], weight.grad)
+    two = {name: torch.stack([w, w]) for name, w in given.items()}
+    assert vmap(lambda p: functional_call(layer, p, (x,))[0])(two).shape == (2, 5, 2, 24)
+    assert fast.is_frozen(layer)
+    assert torch.equal(kept(layer, x), before)
+
+
+@pytest.mark.skipif(not fast.freezing.HAVE_CPU, reason="the reference reads weights as they are")
+def test_it_ends_with_the_layer_in_any_mode(x):
+    """Collected while torch is in a mode that catches ops: the memory is free all the same."""
+    layer = fast.freeze(fast.LSTM(11, 24))
+    weights = {name: w.detach() for name, w in layer.named_parameters()}  # keeps the memory here
+    kept(layer, x)
+    with FakeTensorMode():
+        del layer
+        gc.collect()
+    again = fast.LSTM(11, 24)
+    for name, weight in weights.items():
+        setattr(again, name, torch.nn.Parameter(weight))
+    kept(again, x)
+    again.weight_hh_l0.data[0, 0] += 3
+    assert torch.equal(kept(again, x), fresh(again, x))
 
 
 def test_copies_are_not_frozen(x):
