@@ -2,6 +2,7 @@
 """What every test gets: fixed seeds, few threads, `cuda` tests skipped without a GPU."""
 
 import os
+import signal
 from collections import Counter
 
 # Before torch is imported. Two threads show what only threads show; more slow small tests down.
@@ -9,6 +10,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 # Processes that test side by side have more threads than processors: one that spins keeps the one
 # that it waits for from running.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# A shell starts background jobs with Ctrl-C ignored, and what the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch
