@@ -38,13 +38,24 @@ def native_reason(
 
     Asked inside the autocast region, if there is one, in which they would be called. Where it is
     not None they warn (`BackendWarning`), once a process and reason.
-    """
-    from seq2seq_ext.generation.ensemble import Ensemble  # it imports this module
 
-    config = (generation_config or model.generation_config).replace(**options)
+    Raises TypeError, ValueError: no model, no config, or options that `generate` refuses.
+    """
+    from seq2seq_ext.generation.ensemble import Ensemble  # these import this module
+    from seq2seq_ext.nn.seq2seq import Seq2Seq
+
+    if not isinstance(model, (Seq2Seq, Ensemble)):
+        raise TypeError(f"model: a Seq2Seq or an Ensemble, got {type(model).__name__}")
+    config = generation_config or model.generation_config
+    if not isinstance(config, GenerationConfig):
+        raise TypeError(f"generation_config: a GenerationConfig, got {type(config).__name__}")
+    config = config.replace(**options)
     if isinstance(model, Ensemble):
-        return problem_of(Predictor(model.models, model.combine), config, callback)
-    return problem_of(Predictor([model]), config, callback)
+        predictor = Predictor(model.models, model.combine)
+    else:
+        predictor = Predictor([model])
+    config.validate(predictor.decoders[0].vocab_size)
+    return problem_of(predictor, config, callback)
 
 
 def problem_of(

@@ -89,3 +89,15 @@ def test_it_is_silent_where_it_decodes_natively_or_is_told_not_to():
             assert native_reason(model) == "it is disabled"
             model.generate(src, lengths, max_new_tokens=2)
             model.score(src, src, lengths)
+
+
+def test_it_refuses_what_generate_refuses():
+    model = make()
+    with pytest.raises(TypeError, match="model: a Seq2Seq or an Ensemble, got NoneType"):
+        native_reason(None)
+    with pytest.raises(TypeError, match="generation_config: a GenerationConfig, got int"):
+        native_reason(model, 3)
+    with pytest.raises(TypeError, match="unknown option nonsense"):
+        native_reason(model, nonsense=1)
+    with pytest.raises(ValueError, match="num_beams"):
+        native_reason(model, num_beams=-1)
