@@ -30,6 +30,17 @@ void clear_unused(const kernels::SequenceForwardParams& params) {
   }
 }
 
+// The address of what freezes (frozen = 1) or lets go weights; see cpu/packed_weights.h. It is
+// called past torch, for what is frozen is let go by Python's collector: whatever mode torch is in
+// then would catch an op.
+int64_t weight_freezer() {
+  using Function = void(const void* w_ih, const void* w_hh, const void* w_hr, int frozen);
+  Function* const function = [](const void* w_ih, const void* w_hh, const void* w_hr, int frozen) {
+    (frozen != 0 ? kernels::cpu::freeze_weights : kernels::cpu::unfreeze_weights)(w_ih, w_hh, w_hr);
+  };
+  return reinterpret_cast<int64_t>(function);
+}
+
 std::string cpu_isa() { return kernels::cpu::isa_name(); }
 
 }  // namespace
@@ -79,17 +90,8 @@ STABLE_TORCH_LIBRARY_IMPL(SEQ2SEQ_EXT_NAMESPACE, CPU, m) {
   register_decode_sequences(m);
 }
 
-// No tensor tells a device here, so it is not registered for one.
+// No tensor tells a device here, so they are not registered for one.
 STABLE_TORCH_LIBRARY_IMPL(SEQ2SEQ_EXT_NAMESPACE, CompositeExplicitAutograd, m) {
   m.impl("cpu_isa", TORCH_BOX(&seq2seq_ext::bindings::cpu_isa));
-}
-
-// No op: what is frozen is let go by Python's collector, whatever mode torch is in then, and a mode
-// would catch an op. See cpu/packed_weights.h; called by seq2seq_ext/nn/freezing.py.
-extern "C" __attribute__((visibility("default"))) void seq2seq_ext_freeze_weights(const void* w_ih,
-                                                                                  const void* w_hh,
-                                                                                  const void* w_hr,
-                                                                                  int frozen) {
-  using namespace seq2seq_ext::kernels::cpu;
-  (frozen != 0 ? freeze_weights : unfreeze_weights)(w_ih, w_hh, w_hr);
+  m.impl("weight_freezer", TORCH_BOX(&seq2seq_ext::bindings::weight_freezer));
 }

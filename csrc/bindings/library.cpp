@@ -74,6 +74,7 @@ REGISTER_SCHEMAS(SEQ2SEQ_EXT_NAMESPACE, m) {
   m.def("pack_panels(Tensor weight, int gates) -> Tensor");                          // CPU
   m.def("linear_rows(Tensor x, Tensor weight, Tensor? bias, bool tanh) -> Tensor");  // CPU
   m.def("cpu_isa() -> str");
+  m.def("weight_freezer() -> int");
   m.def(
       "sequence_plan(str cell, ScalarType dtype, int T, int B, int I, int H, int P, "
       "int directions, bool backward, int arch, int sms, int shared_per_block) -> "

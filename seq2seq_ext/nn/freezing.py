@@ -14,9 +14,9 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
-from seq2seq_ext import _backend
 from seq2seq_ext._routing import HAVE_CPU
 
 Weights = Sequence[Tensor]  # one layer and direction: w_ih, w_hh and, if projected, w_hr
@@ -109,10 +109,9 @@ def _tell(weights: Weights, frozen: bool) -> None:
 
 @functools.cache
 def _function() -> Callable[..., None]:
-    # No op of torch's: a mode that is on when a layer is collected would catch it.
-    function = ctypes.CDLL(str(_backend.library_path("cpu"))).seq2seq_ext_freeze_weights
-    function.argtypes, function.restype = [ctypes.c_void_p] * 3 + [ctypes.c_int], None
-    return function
+    # Not an op itself: a mode of torch that is on when a layer is collected would catch it.
+    kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int)
+    return kind(torch.ops.seq2seq_ext.weight_freezer())
 
 
 def _layers(module: nn.Module) -> list[Any]:

@@ -72,7 +72,8 @@ def test_unknown_isa_is_said(cpu_kernels):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs the compiler's libtsan")
 @pytest.mark.parametrize("barrier", [1, 0])
 def test_the_team_under_the_thread_sanitizer(tmp_path, barrier):
-    """Pool, hand-over and barriers; without barriers it finds the races that are then there."""
+    """Pool, hand-over and barriers; where nothing orders memory it finds the races that are then
+    there."""
     compiler = os.environ.get("CXX", "c++").split()
     if shutil.which(compiler[0]) is None or "LD_PRELOAD" in os.environ:
         pytest.skip("needs a compiler, and no other sanitizer")
